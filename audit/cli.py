@@ -1,0 +1,248 @@
+"""The command line: parse, call the Python API, print. The one place that prints errors."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from audit import __version__
+from audit.config import AuditConfig, option_name
+from audit.errors import AuditError
+
+EXIT_ERROR = 1
+EXIT_LEFT_OUT = 3
+
+
+class _Commands(click.Group):
+    """Prints an `AuditError` as one sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AuditError as exc:
+            click.echo(f"Error: {exc}", err=True)
+            ctx.exit(EXIT_ERROR)
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each field of `AuditConfig`."""
+    for name, field in reversed(AuditConfig.model_fields.items()):
+        annotation = field.annotation
+        choices = get_args(annotation) if get_origin(annotation) is Literal else None
+        shown = field.default is not None and not isinstance(field.default, bool)
+        command = click.option(
+            option_name(name),
+            name,
+            type=click.Choice(choices) if choices else _number_type(annotation),
+            is_flag=annotation is bool,
+            default=None,
+            help=f"{field.description}" + (f"  [default: {field.default}]" if shown else ""),
+        )(command)
+    return command
+
+
+def _number_type(annotation: Any) -> Any:
+    wanted = set(get_args(annotation)) or {annotation}
+    return next((kind for kind in (int, float) if kind in wanted), None)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="gradcam-audit")
+def main() -> None:
+    """Find out why an image classifier is wrong, where it looked, and what to do about it.
+
+    \b
+    Example:
+        gradcam-audit demo
+        gradcam-audit run model.keras val/ --out runs/tonight
+    """
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these options.")
+@config_options
+def run(model: Path, data: Path, out: Path, config: Path | None, **options: Any) -> None:
+    """Audit MODEL on the images in DATA and write a report; go on with an audit that was stopped.
+
+    MODEL is a .keras or .h5 file. DATA is a folder with one folder per class, a flat folder (with
+    --label-regex), or a .csv or .parquet file with the columns path and label. The last line
+    printed is the report's path.
+
+    \b
+    Example:
+        gradcam-audit run model.keras val/ --out runs/tonight --scaling -1-1
+    """
+    from audit.pipeline import run as run_audit
+
+    given = {name: value for name, value in options.items() if value not in (None, False)}
+    _quiet_tensorflow()
+    result = run_audit(model, data, out, config=config, **given)
+    _print_run(result.summary())
+    click.echo(result.report_path)
+    allowed = result.manifest["config"]["max_unreadable"]
+    unexplained = any(warning["kind"] == "unexplained" for warning in result.manifest["warnings"])
+    if result.summary()["n_unreadable"] > allowed or unexplained:
+        sys.exit(EXIT_LEFT_OUT)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(run_folder: Path) -> None:
+    """Render the report of RUN again. Needs no TensorFlow and no images.
+
+    \b
+    Example:
+        gradcam-audit report runs/tonight
+    """
+    from audit.report.render import render_report
+    from audit.run_folder import RunFolder
+
+    click.echo(render_report(RunFolder.open(run_folder)))
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+def show(run_folder: Path, as_json: bool) -> None:
+    """Print the summary of RUN.
+
+    \b
+    Example:
+        gradcam-audit show runs/tonight --json
+    """
+    from audit.results import Run
+
+    summary = Run(run_folder).summary()
+    if as_json:
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        _print_run(summary)
+        click.echo(summary["report"] or "no report yet")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--head",
+    type=click.Choice(get_args(AuditConfig.model_fields["head"].annotation)),
+    default="auto",
+    help="What the model's outputs are; 'auto' finds out.",
+)
+@click.option("--trust-model-code", is_flag=True, help="Run code that the model file brings along.")
+def inspect(model: Path, head: str, trust_model_code: bool) -> None:
+    """Say what would be explained of MODEL: input, outputs, logits, and every spatial layer.
+
+    \b
+    Example:
+        gradcam-audit inspect model.keras
+    """
+    _quiet_tensorflow()
+    from audit.explain.maps import Explainer
+    from audit.predict.model import load_model
+
+    audited = load_model(model, head=head, trust_model_code=trust_model_code)
+    explainer = Explainer(audited)
+    height, width = audited.input_size
+    outputs = 1 if audited.head.kind in ("sigmoid", "logit") else audited.head.n_classes
+    click.echo(f"model       {audited.name}, {audited.n_parameters:,} parameters")
+    click.echo(
+        f"input       {height} × {width} × {audited.channels}, float32;"
+        " scaling is up to --scaling, default none (0 to 255)"
+    )
+    click.echo(
+        f"outputs     {outputs}, {audited.head.kind}"
+        f" ({'as you say' if audited.head.forced else 'detected; --head overrides it'})"
+    )
+    click.echo(f"classes     {audited.head.n_classes}")
+    click.echo(f"explained   {audited.head.explained}")
+    kept = sum(layer.kept for layer in explainer.layers)
+    click.echo(f"layers      {len(explainer.layers)} spatial, {kept} explained\n")
+    click.echo(f"{'#':>4}  {'size':>9}  {'channels':>8}  {'stage':>5}  {'kind':<20}  layer")
+    for layer in explainer.layers:
+        size = f"{layer.height}×{layer.width}"
+        note = "" if layer.kept else f"   skipped: {layer.reason}"
+        click.echo(
+            f"{layer.order:>4}  {size:>9}  {layer.channels:>8}  {layer.stage:>5}"
+            f"  {layer.kind:<20}  {layer.layer}{note}"
+        )
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo-run"),
+    show_default=True,
+    help="Where to put the images, the model and the run.",
+)
+def demo(out: Path) -> None:
+    """Train a small model with a planted flaw and audit it, end to end.
+
+    The model learns to tell handwritten 3s from 8s, but most 8s it learns from carry coloured bars.
+    The report shows what that does to it.
+
+    \b
+    Example:
+        gradcam-audit demo --out demo-run
+    """
+    _quiet_tensorflow()
+    from audit.demo import run_demo
+
+    result = run_demo(out)
+    _print_run(result.summary())
+    click.echo(result.report_path)
+
+
+def _print_run(summary: dict[str, Any]) -> None:
+    """Print a summary that fits a terminal."""
+
+    def line(label: str, text: object) -> None:
+        click.echo(f"{label:<12}{text}")
+
+    line(
+        "images",
+        f"{summary['n_images']:,} ({summary['n_unreadable']} unreadable,"
+        f" {summary['n_skipped']} skipped)",
+    )
+    if summary["accuracy"] is None:
+        line("status", f"{summary['status']}; no metrics yet. Run the same command again to go on.")
+        return
+    low, high = summary["accuracy_interval"]
+    line("accuracy", f"{summary['accuracy']:.2%} [{low:.2%}, {high:.2%}]")
+    if summary["positive_class"] is not None:
+        line(
+            "errors",
+            f"{summary['n_errors']}: {summary['false_positives']} false positives,"
+            f" {summary['false_negatives']} false negatives"
+            f" (positive class: {summary['positive_class']})",
+        )
+    else:
+        line("errors", summary["n_errors"])
+    if summary["patterns"] is not None:
+        line(
+            "explained", f"{summary['n_explained_errors']} errors over {summary['n_layers']} layers"
+        )
+        for pattern in summary["patterns"]:
+            line(
+                f"pattern {pattern['id']}",
+                f"{pattern['name']}: {pattern['n_errors']} errors (cause: {pattern['verdict']})",
+            )
+    for warning in summary["warnings"]:
+        line("WARNING", warning)
+
+
+def _quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up notes off the terminal; errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,163 @@
+"""Every option of an audit, declared once: its default, its check, its help text.
+
+In: keyword arguments, a TOML file, command-line values. Out: one frozen `AuditConfig`.
+The command line is generated from these fields, so an option has the same name everywhere.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from audit.errors import ConfigError
+
+Scaling = Literal["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
+AspectRatio = Literal["stretch", "crop", "pad"]
+Interpolation = Literal["bilinear", "nearest"]
+HeadChoice = Literal["auto", "sigmoid", "logit", "softmax", "logits"]
+Method = Literal["gradcam", "article"]
+
+
+class AuditConfig(BaseModel):
+    """The options of one audit. Field names are the names of the command-line options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Field(description="Class names in the order of the model's outputs, separated by commas."),
+    ] = None
+    label_regex: Annotated[
+        str | None,
+        Field(
+            description="For a flat folder: a regular expression whose first group, found in the"
+            " file name, is the class. Example: '^(cat|dog)' for cat.123.jpg."
+        ),
+    ] = None
+    positive: Annotated[
+        str | None,
+        Field(description="Two classes: the positive class.  [default: the second class]"),
+    ] = None
+    threshold: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Two classes: call it positive from this probability on."),
+    ] = 0.5
+    scaling: Annotated[
+        Scaling,
+        Field(
+            description="How pixels of 0 to 255 are scaled before they enter the model. 'none' is"
+            " what image_dataset_from_directory feeds."
+        ),
+    ] = "none"
+    aspect: Annotated[
+        AspectRatio,
+        Field(description="How an image of another shape is brought to the model's input size."),
+    ] = "stretch"
+    interpolation: Annotated[
+        Interpolation,
+        Field(
+            description="How an image is resized: 'bilinear' as image_dataset_from_directory does,"
+            " 'nearest' as load_img and ImageDataGenerator do."
+        ),
+    ] = "bilinear"
+    head: Annotated[
+        HeadChoice,
+        Field(description="What the model's outputs are; 'auto' finds out."),
+    ] = "auto"
+    method: Annotated[
+        Method,
+        Field(description="The rule that makes a heat-map from activations and gradients."),
+    ] = "gradcam"
+    controls: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="How many correct images are explained to compare the errors with."
+            "  [default: as many as there are errors, at most 1000]",
+        ),
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, description="Images a batch in predictions.")] = 32
+    explain_batch_size: Annotated[
+        int, Field(ge=1, description="Images a batch in explanations.")
+    ] = 16
+    shard_size: Annotated[
+        int, Field(ge=1, description="Images a shard; a resumed run redoes unfinished shards.")
+    ] = 1024
+    explain_shard_size: Annotated[int, Field(ge=1, description="Explained images a shard.")] = 64
+    max_unreadable: Annotated[
+        int,
+        Field(ge=0, description="More unreadable files than this end the run with exit code 3."),
+    ] = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of every random choice.")] = 0
+    trust_model_code: Annotated[
+        bool,
+        Field(description="Run code that the model file brings along, such as Lambda layers."),
+    ] = False
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _split_classes(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(name.strip() for name in value.split(","))
+        if value is not None:
+            names = tuple(value)
+            if len(names) < 2 or "" in names or len(set(names)) < len(names):
+                raise ValueError("give at least two different names, such as cats,dogs")
+        return value
+
+    @field_validator("label_regex")
+    @classmethod
+    def _check_regex(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            groups = re.compile(value).groups
+        except re.error as exc:
+            raise ValueError(f"not a regular expression ({exc})") from exc
+        if groups < 1:
+            raise ValueError(
+                "it needs a group in parentheses around the class, such as '^(cat|dog)'"
+            )
+        return value
+
+
+def make_config(options: Mapping[str, Any], toml_path: Path | None = None) -> AuditConfig:
+    """Join defaults, a TOML file and given options, later ones winning, and check the result.
+
+    Args:
+        options: values by field name; an unknown name is refused.
+        toml_path: a TOML file whose keys are option names, with `-` or `_`, at the top level.
+
+    Raises:
+        ConfigError: if a name is unknown or a value cannot be used; it names the option.
+    """
+    values = {**(_read_toml(toml_path) if toml_path else {}), **options}
+    try:
+        return AuditConfig(**values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = option_name(str(first["loc"][0])) if first["loc"] else "options"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(option_name(field) for field in AuditConfig.model_fields)
+            raise ConfigError(f"There is no option `{name}`. The options are: {known}.") from exc
+        raise ConfigError(
+            f"`{name}` cannot be used: {message}. Received: {first['input']!r}."
+        ) from exc
+
+
+def option_name(field: str) -> str:
+    """Return the command-line spelling of a field: `label_regex` becomes `--label-regex`."""
+    return "--" + field.replace("_", "-")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigError(f"`--config {path}` cannot be read: {exc}.") from exc
+    return {key.replace("-", "_"): value for key, value in content.items()}

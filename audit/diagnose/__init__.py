@@ -1,0 +1,1 @@
+"""From heat-maps and predictions to patterns, findings and targets."""

@@ -1,0 +1,1 @@
+"""From predictions to heat-maps and the numbers that describe them."""

@@ -1,0 +1,530 @@
+"""Run the stages of an audit in order, skip what is current, and keep the manifest.
+
+In: a model and a data set. Out: a finished run folder, as a `Run`. Each stage reads what earlier
+stages wrote; disk is the truth, so an audit that was killed goes on where it stopped.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from audit import __version__
+from audit.config import AuditConfig, make_config, option_name
+from audit.engines.local import cut_shards, run_shards
+from audit.errors import ConfigError, DatasetError, RunFolderError
+from audit.predict.listing import Listing, check_class_count, list_images
+from audit.results import Run
+from audit.run_folder import FORMAT_VERSION, Receipt, RunFolder
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from audit.explain.maps import Explainer
+    from audit.predict.dataset import ImageSource
+    from audit.predict.inference import DecisionRule, Predictor
+    from audit.predict.model import AuditedModel
+
+STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
+SCALING_SAMPLE = 64
+"""Images on which the other scalings are tried."""
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "opencv-python",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+)
+
+logger = logging.getLogger("audit")
+
+
+def run(
+    model: "str | Path | keras.Model",
+    data: "str | Path | tf.data.Dataset",
+    out: str | Path,
+    *,
+    config: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Audit a model on a data set, from images to report; go on with an audit that was stopped.
+
+    Args:
+        model: a `.keras` or `.h5` file, or a live Keras model.
+        data: a folder or manifest of images, or a batched `tf.data.Dataset` of `(image, label)` in
+            a fixed order. A live dataset is fed to the model as it is, then `scaling` is applied.
+        out: the run folder; it is created.
+        config: a TOML file with options.
+        progress: whether to show progress bars on stderr.
+        **options: fields of `AuditConfig`, for instance `scaling="0-1"`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        AuditError: if the options, the model, the data or the folder cannot be used.
+
+    Example:
+        >>> import audit
+        >>> result = audit.run("model.keras", "val/", "runs/tonight")  # doctest: +SKIP
+        >>> result.report_path  # doctest: +SKIP
+    """
+    settings = make_config(options, Path(config) if config else None)
+    audit = _Audit(model, data, RunFolder(out), settings, progress)
+    return audit.run()
+
+
+class _Audit:
+    """One audit under way: its inputs, loaded when they are first needed, and its manifest."""
+
+    def __init__(
+        self, model: Any, data: Any, folder: RunFolder, config: AuditConfig, progress: bool
+    ) -> None:
+        self.model_input = Path(model) if isinstance(model, (str, Path)) else model
+        self.data_input = Path(data) if isinstance(data, (str, Path)) else data
+        self.folder = folder
+        self.config = config
+        self.progress = progress
+        self.manifest: dict[str, Any] = {}
+
+    def run(self) -> Run:
+        stages: dict[str, Callable[[], None]] = {
+            "list": self._list,
+            "predict": self._predict,
+            "metrics": self._metrics,
+            "explain": self._explain,
+            "patterns": self._patterns,
+            "report": self._report,
+        }
+        listing = self.listing  # Both are looked at before anything is written.
+        model_fingerprint = self._model_fingerprint()
+        with _open_log(self.folder):
+            self._open_manifest(listing, model_fingerprint)
+            for name in STAGES:
+                if self.manifest["stages"][name]["state"] != "done":
+                    self._run_stage(name, stages[name])
+            if self.manifest["status"] != "done":
+                self.manifest |= {"status": "done", "finished": _now()}
+                self._save_manifest()
+        return Run(self.folder.path)
+
+    # Inputs
+
+    @cached_property
+    def listing(self) -> Listing:
+        if isinstance(self.data_input, Path):
+            return list_images(self.data_input, self.config.classes, self.config.label_regex)
+        return self.source.listing
+
+    @cached_property
+    def source(self) -> "ImageSource":
+        from audit.predict.dataset import DatasetSource, FileSource
+
+        if not isinstance(self.data_input, Path):
+            return DatasetSource(self.data_input, self.config.classes)
+        model = self.model
+        return FileSource(
+            self.listing,
+            model.input_size,
+            model.channels,
+            aspect=self.config.aspect,
+            interpolation=self.config.interpolation,
+        )
+
+    @cached_property
+    def model(self) -> "AuditedModel":
+        from audit.predict.model import load_model, wrap_model
+
+        config = self.config
+        if isinstance(self.model_input, Path):
+            return load_model(
+                self.model_input, head=config.head, trust_model_code=config.trust_model_code
+            )
+        from audit.predict.dataset import DatasetSource
+
+        live = not isinstance(self.data_input, Path)
+        shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
+        return wrap_model(self.model_input, head=config.head, input_shape=shape)
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        from audit.predict.inference import Predictor
+
+        return Predictor(self.model, self.config.scaling)
+
+    @cached_property
+    def explainer(self) -> "Explainer":
+        from audit.explain.maps import Explainer
+
+        return Explainer(self.model, scaling=self.config.scaling, method=self.config.method)
+
+    @property
+    def rule(self) -> "DecisionRule":
+        from audit.predict.inference import DecisionRule
+
+        return DecisionRule(
+            _positive_index(self.listing.class_names, self.config.positive), self.config.threshold
+        )
+
+    def _model_fingerprint(self) -> str:
+        if not isinstance(self.model_input, Path):
+            return self.model.fingerprint
+        from audit.predict.model_file import check_model_file, fingerprint_model_file
+
+        check_model_file(self.model_input)
+        return fingerprint_model_file(self.model_input)
+
+    # Manifest
+
+    def _open_manifest(self, listing: Listing, model_fingerprint: str) -> None:
+        _positive_index(listing.class_names, self.config.positive)
+        fingerprints = {"model": model_fingerprint, "data": listing.fingerprint()}
+        config = self.config.model_dump(mode="json")
+        if self.folder.manifest_path.is_file():
+            self.manifest = RunFolder.open(self.folder.path).read_manifest()
+            _refuse_changes(self.folder.path, self.manifest, fingerprints, config)
+            if self.manifest["status"] != "done":
+                logger.info("resumed")
+            return
+        self.manifest = {
+            "format_version": FORMAT_VERSION,
+            "program": {"name": "gradcam-audit", "version": __version__},
+            "status": "running",
+            "started": _now(),
+            "finished": None,
+            "config": config,
+            "class_names": list(listing.class_names),
+            "positive_class": None,
+            "model": None,
+            "data": {
+                "name": self.data_input.name if isinstance(self.data_input, Path) else "dataset",
+                "kind": listing.kind,
+                "n_images": len(listing.images),
+                "n_skipped": int((listing.left_out["kind"] == "skipped").sum()),
+                "n_unreadable": int((listing.left_out["kind"] == "unreadable").sum()),
+            },
+            "input": None,
+            "head": None,
+            "fingerprints": fingerprints,
+            "versions": {"python": python_version()} | {name: version(name) for name in _PACKAGES},
+            "scaling_check": None,
+            "warnings": [],
+            "stages": {name: {"state": "waiting", "seconds": None} for name in STAGES},
+        }
+        self._save_manifest()
+
+    def _save_manifest(self) -> None:
+        self.folder.write_manifest(self.manifest)
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Say something that the user must not miss: on stderr, in the log, manifest and report."""
+        entry = {"kind": kind, "text": text}
+        if entry not in self.manifest["warnings"]:
+            self.manifest["warnings"].append(entry)
+        logger.warning(text)
+        if self.progress:
+            tqdm.write(f"WARNING: {text}", file=_stderr())
+
+    def _run_stage(self, name: str, stage: Callable[[], None]) -> None:
+        number = STAGES.index(name) + 1
+        logger.info("stage %d of %d: %s", number, len(STAGES), name)
+        entry = self.manifest["stages"][name]
+        entry["state"] = "running"
+        self._save_manifest()
+        begin = time.perf_counter()
+        stage()
+        entry["state"] = "done"
+        entry["seconds"] = round((entry["seconds"] or 0) + time.perf_counter() - begin, 3)
+        self._save_manifest()
+        logger.info("%s done in %.1f s", name, time.perf_counter() - begin)
+
+    def _bar(self, name: str, total: int) -> "tqdm[Any]":
+        label = f"{name} (stage {STAGES.index(name) + 1} of {len(STAGES)})"
+        return tqdm(
+            total=total, desc=label, unit=" images", disable=not self.progress, file=_stderr()
+        )
+
+    # Stages
+
+    def _list(self) -> None:
+        self.folder.write_table("images", self.listing.images)
+        self.folder.write_table("unreadable", self.listing.left_out)
+
+    def _predict(self) -> None:
+        from audit.predict.inference import PredictWorker, predict_shard
+
+        model = self.model
+        check_class_count(self.listing.class_names, model.head.n_classes, model.name)
+        self._describe_model(model)
+        self._check_scaling()
+        specs = cut_shards("predictions", self.listing.images["image_id"], self.config.shard_size)
+        with self._bar("predict", len(self.listing.images)) as bar:
+            receipts = run_shards(
+                self.folder,
+                specs,
+                predict_shard,
+                lambda: PredictWorker(
+                    self.folder,
+                    self.source,
+                    self.predictor,
+                    self.rule,
+                    self.config.batch_size,
+                    bar.update,
+                ),
+                bar.update,
+            )
+        self._record_unreadable(receipts)
+
+    def _describe_model(self, model: "AuditedModel") -> None:
+        """Put into the manifest what is known only once the model is loaded."""
+        height, width = model.input_size
+        head, names = model.head, self.listing.class_names
+        positive = self.rule.positive
+        self.manifest |= {
+            "positive_class": None if positive is None else names[positive],
+            "model": {"name": model.name, "n_parameters": model.n_parameters},
+            "input": {
+                "height": height,
+                "width": width,
+                "channels": model.channels,
+                "scaling": self.config.scaling,
+                "aspect": self.config.aspect,
+                "interpolation": self.config.interpolation,
+            },
+            "head": {
+                "kind": head.kind,
+                "logits_from": head.logits_from,
+                "forced": head.forced,
+                "explained": head.explained,
+            },
+        }
+        if head.logits_from == "log-odds of the probability":
+            self._warn("logits", f"The maps explain a substitute. {head.explained}")
+
+    def _check_scaling(self) -> None:
+        if self.manifest["scaling_check"] is not None:
+            return
+        from audit.predict.inference import check_scaling
+
+        check = check_scaling(
+            self.predictor, self.source, self.rule, n_images=SCALING_SAMPLE, seed=self.config.seed
+        )
+        if check.suggested:
+            self._warn(
+                "scaling",
+                f"The scaling of the pixels looks wrong: on {check.n_images} images,"
+                f" `--scaling {self.config.scaling}` is right for"
+                f" {check.accuracies[self.config.scaling]:.0%} and `--scaling {check.suggested}`"
+                f" for {check.accuracies[check.suggested]:.0%}. If the model was trained with the"
+                f" latter, audit again into a new folder with `--scaling {check.suggested}`.",
+            )
+        self.manifest["scaling_check"] = vars(check)
+        self._save_manifest()
+
+    def _record_unreadable(self, receipts: list[Receipt]) -> None:
+        paths = self.listing.images["path"]
+        found = pd.DataFrame(
+            [
+                (paths[image_id], "unreadable", reason)
+                for receipt in receipts
+                for image_id, reason in receipt.left_out
+            ],
+            columns=["path", "kind", "reason"],
+        )
+        table = pd.concat([self.listing.left_out, found]).sort_values(["path", "kind"])
+        self.folder.write_table("unreadable", table)
+        self.manifest["data"]["n_unreadable"] = int((table["kind"] == "unreadable").sum())
+        if sum(receipt.n_done for receipt in receipts) == 0:
+            raise DatasetError(
+                f"None of the {len(paths)} images could be predicted. Received, for the first:"
+                f" {found['reason'].iloc[0]}. The others are listed in"
+                f" `{self.folder.table_path('unreadable')}`."
+            )
+
+    def _metrics(self) -> None:
+        from audit.predict.metrics import compute_metrics
+
+        predictions = self.folder.read_predictions()
+        metrics = compute_metrics(
+            predictions["y_true"].to_numpy(),
+            predictions["y_pred"].to_numpy(),
+            self.folder.read_scores(),
+            self.listing.class_names,
+            positive=self.rule.positive,
+            threshold=self.config.threshold,
+            seed=self.config.seed,
+        )
+        self.folder.write_table("class_metrics", metrics.classes)
+        self.folder.write_table("confusion", metrics.confusion)
+        self.folder.write_metrics(metrics.summary)
+        accuracy = metrics.summary["accuracy"]
+        if len(self.listing.class_names) == 2 and accuracy["high"] < 0.5:
+            self._warn(
+                "class order",
+                f"Accuracy is {accuracy['value']:.1%}, worse than guessing. If the model's outputs"
+                " have another order than the classes here"
+                f" ({', '.join(self.listing.class_names)}), give theirs with `--classes`.",
+            )
+
+    def _explain(self) -> None:
+        from audit.explain.explanations import ExplainWorker, explain_shard, layers_table
+        from audit.explain.selection import select_explained
+
+        predictions = self.folder.read_predictions()
+        explained = select_explained(
+            predictions, n_controls=self.config.controls, seed=self.config.seed
+        )
+        specs = cut_shards("explanations", explained["image_id"], self.config.explain_shard_size)
+        stored = predictions.set_index("image_id")[["y_true", "y_pred", "p_pred"]]
+
+        def make_worker() -> ExplainWorker:
+            return ExplainWorker(
+                self.folder,
+                self.source,
+                self.explainer,
+                stored,
+                self.config.explain_batch_size,
+                bar.update,
+            )
+
+        if not self.folder.table_path("layers").is_file():
+            layers = layers_table(self.explainer.layers, self.explainer.fused_size)
+            self.folder.write_table("layers", layers)
+        with self._bar("explain", len(explained)) as bar:
+            receipts = run_shards(self.folder, specs, explain_shard, make_worker, bar.update)
+        left_out = [entry for receipt in receipts for entry in receipt.left_out]
+        if left_out:
+            self._warn(
+                "unexplained",
+                f"{len(left_out)} images were predicted but could not be read again to be"
+                f" explained, the first because {left_out[0][1]}.",
+            )
+
+    def _patterns(self) -> None:
+        from audit.diagnose.patterns import find_patterns
+        from audit.explain.focus import focus_table
+        from audit.explain.selection import select_explained
+
+        explained = select_explained(
+            self.folder.read_predictions(), n_controls=self.config.controls, seed=self.config.seed
+        )
+        fused = self.folder.read_fused()
+        focus = focus_table(fused, explained)
+        patterns, assigned = find_patterns(
+            focus, fused, self.listing.class_names, seed=self.config.seed
+        )
+        focus["pattern"] = assigned
+        self.folder.write_table("focus", focus)
+        self.folder.write_table("patterns", patterns)
+        n_empty = int(focus["is_empty"].sum())
+        if n_empty:
+            self._warn(
+                "empty maps",
+                f"{n_empty} of {len(focus)} fused maps are empty: nothing speaks for their class."
+                " They are left out of the focus patterns.",
+            )
+
+    def _report(self) -> None:
+        from audit.report.render import render_report
+
+        with self._bar("report", 0) as bar:
+
+            def on_page(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            render_report(self.folder, progress=on_page)
+
+
+def _positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:
+    """Return the index of the positive class of two, or `None` for more classes."""
+    if positive is not None and (len(class_names) != 2 or positive not in class_names):
+        raise ConfigError(
+            f"`--positive {positive}` cannot be used. Received: classes"
+            f" [{', '.join(class_names)}]. Name one of exactly two classes."
+        )
+    if len(class_names) != 2:
+        return None
+    return 1 if positive is None else class_names.index(positive)
+
+
+def _refuse_changes(
+    path: Path, manifest: dict[str, Any], fingerprints: dict[str, str], config: dict[str, Any]
+) -> None:
+    """Refuse to go on with a run that was started with something else."""
+    changed = [
+        f"the {name}"
+        for name, value in fingerprints.items()
+        if manifest["fingerprints"][name] != value
+    ]
+    changed += [
+        f"{option_name(name)} ({manifest['config'].get(name)!r} before, {value!r} now)"
+        for name, value in config.items()
+        if manifest["config"].get(name) != value
+    ]
+    if changed:
+        raise RunFolderError(
+            f"`{path}` holds a run of something else. Received: another value of"
+            f" {', '.join(changed)}. Give the same as before to go on with it, or another --out."
+        )
+
+
+@contextmanager
+def _open_log(folder: RunFolder) -> Iterator[None]:
+    """Create the run folder, refuse one that cannot be used, and log to it inside the block."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(
+            f"`{path}` is a file, not a folder. Received: --out {path}. Give a new folder."
+        )
+    if path.is_dir() and any(path.iterdir()) and not folder.manifest_path.is_file():
+        raise RunFolderError(
+            f"`{path}` is not empty and not a run folder. Received: a folder without a"
+            " manifest.json. Give a new folder, so that nothing of yours is overwritten."
+        )
+    try:
+        folder.log_path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder.log_path, encoding="utf-8")
+    except OSError as exc:
+        raise RunFolderError(
+            f"`{path}` cannot be written. Received: {exc.strerror or exc}. Give a folder that you"
+            " may write to."
+        ) from exc
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    except BaseException as exc:
+        logger.error("stopped: %s: %s", type(exc).__name__, exc)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.level, logger.propagate = level, propagate
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _stderr() -> Any:
+    import sys
+
+    return sys.stderr

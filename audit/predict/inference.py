@@ -1,0 +1,217 @@
+"""From images to predictions: one forward pass per batch, one file per shard.
+
+In: a `ShardSpec`. Out: `predictions/` and `embeddings/` shards and a receipt. Also the check
+whether another scaling of the pixels would suit the model better.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from scipy.stats import binomtest
+
+from audit.predict.dataset import ImageSource
+from audit.predict.model import AuditedModel
+from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
+from audit.run_folder import (
+    Receipt,
+    RunFolder,
+    ShardSpec,
+    embeddings_schema,
+    fixed_list,
+    predictions_schema,
+)
+
+_NOT_FINITE = "the model's output for it is not a finite number"
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How scores become a class.
+
+    Attributes:
+        positive: two classes: index of the positive class; `None` for more classes.
+        threshold: two classes: the positive class is predicted from this probability on.
+    """
+
+    positive: int | None
+    threshold: float = 0.5
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return int32 of shape (n,): the predicted class of scores of shape (n, n_classes)."""
+        if self.positive is None:
+            return scores.argmax(axis=1).astype(np.int32)
+        is_positive = scores[:, self.positive] >= np.float32(self.threshold)
+        return np.where(is_positive, self.positive, 1 - self.positive).astype(np.int32)
+
+
+class Predictor:
+    """A model in inference mode, traced once for every batch size and scaling."""
+
+    def __init__(self, model: AuditedModel, scaling: str) -> None:
+        self.model = model
+        self.scaling = scaling
+        spec = tf.TensorSpec((None, *model.input_size, model.channels), tf.float32)
+
+        @tf.function(jit_compile=False, autograph=False)
+        def predict(
+            pixels: tf.Tensor, order: tf.Tensor, multiply: tf.Tensor, add: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            outputs = model.call(apply_scaling(pixels, PixelScaling(order, multiply, add)))
+            return outputs.scores, outputs.embedding
+
+        channel = (model.channels,)
+        self._predict = predict.get_concrete_function(
+            spec,
+            tf.TensorSpec(channel, tf.int32),
+            tf.TensorSpec(channel, tf.float32),
+            tf.TensorSpec(channel, tf.float32),
+        )
+        self.embedding_width = int(self._predict.structured_outputs[1].shape[-1])
+
+    def predict(self, pixels: tf.Tensor, scaling: str | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return scores of shape (n, n_classes) and embeddings of shape (n, width), float32.
+
+        Args:
+            pixels: float32 of shape (n, height, width, channels), not scaled.
+            scaling: another one than the predictor's own.
+        """
+        rule = pixel_scaling(scaling or self.scaling, self.model.channels)
+        return self._predict(
+            pixels, tf.constant(rule.order), tf.constant(rule.multiply), tf.constant(rule.add)
+        )
+
+
+def apply_scaling(pixels: tf.Tensor, scaling: PixelScaling) -> tf.Tensor:
+    """Scale pixels of shape (n, height, width, channels) channel by channel."""
+    return tf.gather(pixels, scaling.order, axis=-1) * scaling.multiply + scaling.add
+
+
+@dataclass(frozen=True)
+class PredictWorker:
+    """All that a shard of predictions needs; lives as long as its process."""
+
+    folder: RunFolder
+    source: ImageSource
+    predictor: Predictor
+    rule: DecisionRule
+    batch_size: int
+    on_images: Callable[[int], None] = field(default=lambda n: None)
+
+
+def predict_shard(spec: ShardSpec, worker: PredictWorker) -> Receipt:
+    """Predict the images of a shard and write its two files, the receipt in the last one."""
+    id_blocks, score_blocks, embedding_blocks = [], [], []
+    for ids, pixels in worker.source.batches(spec.image_ids, worker.batch_size):
+        scores, embeddings = worker.predictor.predict(pixels)
+        id_blocks.append(ids)
+        score_blocks.append(scores.numpy())
+        embedding_blocks.append(embeddings.numpy())
+        worker.on_images(len(ids))
+    n_classes = worker.predictor.model.head.n_classes
+    ids = np.concatenate(id_blocks) if id_blocks else np.empty(0, np.int64)
+    scores = np.concatenate(score_blocks) if id_blocks else np.empty((0, n_classes), np.float32)
+    width = worker.predictor.embedding_width
+    embeddings = np.concatenate(embedding_blocks) if id_blocks else np.empty((0, width), np.float32)
+
+    finite = np.isfinite(scores).all(axis=1) & np.isfinite(embeddings).all(axis=1)
+    left_out = _left_out(spec, worker.source, ids, finite)
+    ids, scores, embeddings = ids[finite], scores[finite], embeddings[finite]
+    receipt = Receipt(spec.stage, spec.index, len(ids), left_out)
+    y_true = worker.source.listing.images["y_true"].to_numpy()[ids]
+    folder = worker.folder
+    folder.write_shard("embeddings", spec.index, _embeddings_table(ids, embeddings), receipt)
+    folder.write_shard(
+        spec.stage, spec.index, predictions_table(ids, y_true, scores, worker.rule), receipt
+    )
+    return receipt
+
+
+def predictions_table(
+    ids: np.ndarray, y_true: np.ndarray, scores: np.ndarray, rule: DecisionRule
+) -> pa.Table:
+    """Return the rows of a predictions shard.
+
+    `margin` is the score of the predicted class minus the highest other score: negative where a
+    threshold other than one half overrules the higher score.
+    """
+    rows = np.arange(len(ids))
+    y_pred = rule.decide(scores)
+    p_pred = scores[rows, y_pred]
+    others = scores.copy()
+    others[rows, y_pred] = -np.inf
+    margin = p_pred - others.max(axis=1, initial=-np.inf)
+    columns = [
+        pa.array(ids),
+        pa.array(y_pred),
+        pa.array(scores[rows, y_true]),
+        pa.array(p_pred),
+        pa.array(margin),
+        fixed_list(scores),
+    ]
+    return pa.table(columns, schema=predictions_schema(scores.shape[1]))
+
+
+def _embeddings_table(ids: np.ndarray, embeddings: np.ndarray) -> pa.Table:
+    schema = embeddings_schema(embeddings.shape[1])
+    return pa.table([pa.array(ids), fixed_list(embeddings)], schema=schema)
+
+
+def _left_out(
+    spec: ShardSpec, source: ImageSource, ids: np.ndarray, finite: np.ndarray
+) -> tuple[tuple[int, str], ...]:
+    """Name each image of a shard that has no usable prediction, with the reason."""
+    reasons = {int(image_id): _NOT_FINITE for image_id in ids[~finite]}
+    for image_id in sorted(set(spec.image_ids) - set(ids.tolist())):
+        reasons[image_id] = source.why_unreadable(image_id) or "it could not be read at first"
+    return tuple(sorted(reasons.items()))
+
+
+@dataclass(frozen=True)
+class ScalingCheck:
+    """Accuracy on a sample under every scaling.
+
+    Attributes:
+        n_images: size of the sample.
+        accuracies: share right in [0, 1], by name of the scaling.
+        suggested: a scaling that is better beyond chance than the one in use, or `None`.
+    """
+
+    n_images: int
+    accuracies: dict[str, float]
+    suggested: str | None
+
+
+def check_scaling(
+    predictor: Predictor, source: ImageSource, rule: DecisionRule, *, n_images: int, seed: int
+) -> ScalingCheck:
+    """Ask on a sample whether another scaling of the pixels gives clearly better predictions.
+
+    The paired exact sign test (McNemar) on the images on which two scalings disagree must give
+    p < 0.001, and the accuracy must rise by five points or more.
+    """
+    images = source.listing.images
+    sample = np.sort(
+        np.random.default_rng(seed).choice(len(images), min(n_images, len(images)), replace=False)
+    )
+    y_true = images["y_true"].to_numpy()
+    right: dict[str, list[bool]] = {name: [] for name in scaling_names(predictor.model.channels)}
+    for ids, pixels in source.batches(sample.tolist(), batch_size=32):
+        for name, answers in right.items():
+            scores = predictor.predict(pixels, name)[0].numpy()
+            answers += list(rule.decide(scores) == y_true[ids])
+    correct = {name: np.array(answers, bool) for name, answers in right.items()}
+    accuracies = {
+        name: float(answers.mean()) if len(answers) else 0.0 for name, answers in correct.items()
+    }
+    used = correct[predictor.scaling]
+    best = max(accuracies, key=lambda name: (accuracies[name], name == predictor.scaling))
+    gained = int((correct[best] & ~used).sum())
+    lost = int((used & ~correct[best]).sum())
+    better = (
+        accuracies[best] - accuracies[predictor.scaling] >= 0.05
+        and binomtest(gained, gained + lost, alternative="greater").pvalue < 0.001
+    )
+    return ScalingCheck(len(used), accuracies, best if better else None)

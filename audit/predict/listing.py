@@ -1,0 +1,304 @@
+"""List the images of an audit in a fixed order, with every file accounted for.
+
+In: a folder per class, a flat folder with a regular expression, or a CSV or Parquet manifest.
+Out: a `Listing`: one row per image, the class names, and the files that were left out and why.
+Nothing is decoded here, and TensorFlow is not needed.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import pandas as pd
+
+from audit.errors import DatasetError
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+"""The file types that `keras.utils.image_dataset_from_directory` reads."""
+
+_RESERVED = ("image_id", "path", "y_true")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of an audit.
+
+    Attributes:
+        kind: what the images were listed from.
+        root: the folder that the paths are relative to, or `None` for a dataset in memory.
+        images: columns image_id (position in the sorted paths), path (relative, posix), y_true,
+            and the user's further columns.
+        class_names: in the order of the model's outputs.
+        left_out: columns path, kind ("skipped" | "unreadable"), reason.
+    """
+
+    kind: Literal["folders", "flat", "manifest", "dataset"]
+    root: Path | None
+    images: pd.DataFrame
+    class_names: tuple[str, ...]
+    left_out: pd.DataFrame
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over paths, file sizes and labels: the same data gives the same text."""
+        digest = hashlib.sha256()
+        for path, y_true in zip(self.images["path"], self.images["y_true"], strict=True):
+            size = _file_size(self.root / path) if self.root else 0
+            digest.update(f"{path}\0{size}\0{y_true}\n".encode())
+        digest.update("\0".join(self.class_names).encode())
+        return digest.hexdigest()
+
+
+def list_images(
+    data: Path, classes: Sequence[str] | None = None, label_regex: str | None = None
+) -> Listing:
+    """List the images under a folder or in a manifest.
+
+    Args:
+        data: a folder, or a file ending in .csv or .parquet.
+        classes: class names in the order of the model's outputs; default alphabetical, as Keras
+            does. It may name classes that have no image, but not leave out one that has.
+        label_regex: for a flat folder, a regular expression whose first group is the class.
+
+    Raises:
+        DatasetError: if nothing can be audited: no such path, no image, one class only, labels
+            that `classes` does not name, a manifest without its columns.
+    """
+    if data.is_file():
+        return _list_manifest(data, classes)
+    if not data.is_dir():
+        raise DatasetError(
+            f"There is no data at `{data}`. Received: a path that does not exist. Give a folder"
+            " with one folder per class, or a .csv or .parquet file with the columns path and"
+            " label."
+        )
+    return _list_flat(data, classes, label_regex) if label_regex else _list_folders(data, classes)
+
+
+def make_listing(
+    kind: Literal["folders", "flat", "manifest", "dataset"],
+    root: Path | None,
+    labelled: pd.DataFrame,
+    classes: Sequence[str],
+    left_out: Sequence[tuple[str, str, str]] = (),
+) -> Listing:
+    """Number the images in the order of their paths and turn labels into class indices.
+
+    Args:
+        labelled: columns path and label (a class name), and any further ones.
+        left_out: (path, kind, reason) of the files that are not images.
+    """
+    images = labelled.sort_values("path", ignore_index=True, kind="stable")
+    index = {name: number for number, name in enumerate(classes)}
+    images.insert(0, "image_id", range(len(images)))
+    images.insert(2, "y_true", images.pop("label").map(index).astype("int32"))
+    table = pd.DataFrame(sorted(left_out), columns=["path", "kind", "reason"], dtype=str)
+    return Listing(kind, root, images, tuple(classes), table)
+
+
+def check_class_count(class_names: Sequence[str], n_classes: int, model_name: str) -> None:
+    """Refuse class names that do not fit the model's outputs.
+
+    Raises:
+        DatasetError: if the numbers differ; it shows both lists.
+    """
+    if len(class_names) != n_classes:
+        raise DatasetError(
+            f"The data has {len(class_names)} classes but `{model_name}` has outputs for"
+            f" {n_classes}. Received: data classes [{', '.join(class_names)}]; model outputs"
+            f" [{', '.join(str(number) for number in range(n_classes))}]. Give every class in the"
+            " order of the model's outputs with `--classes`, or the data it was trained for."
+        )
+
+
+def _list_folders(root: Path, classes: Sequence[str] | None) -> Listing:
+    rows: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str, str]] = []
+    folders: list[str] = []
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        name = entry.name
+        if not _is_utf8(name):
+            left_out.append((_legible(name), "unreadable", "its name is not valid UTF-8"))
+        elif not entry.is_dir():
+            left_out.append((name, "skipped", "not inside a class folder"))
+        elif name.startswith("."):
+            left_out.append((name, "skipped", "hidden folder"))
+        else:
+            folders.append(name)
+            found, rest = _walk(root, name)
+            rows += [(path, name) for path in found]
+            left_out += rest
+    labelled = pd.DataFrame(rows, columns=["path", "label"])
+    if not rows:
+        _refuse_no_images(root, left_out)
+    names = _order_classes(folders, set(labelled["label"]), classes, f"folders of `{root}`")
+    return make_listing("folders", root, labelled, names, left_out)
+
+
+def _list_flat(root: Path, classes: Sequence[str] | None, label_regex: str) -> Listing:
+    pattern = re.compile(label_regex)
+    rows: list[tuple[str, str]] = []
+    found, left_out = _walk(root, "")
+    for path in found:
+        match = pattern.search(PurePosixPath(path).name)
+        label = match.group(1) if match else None
+        if label:
+            rows.append((path, label))
+        else:
+            left_out.append((path, "skipped", "its name does not match --label-regex"))
+    if not rows:
+        _refuse_no_images(root, left_out)
+    labelled = pd.DataFrame(rows, columns=["path", "label"])
+    found_names = sorted(set(labelled["label"]))
+    source = f"file names in `{root}`, by `--label-regex {label_regex}`"
+    names = _order_classes(found_names, set(found_names), classes, source)
+    return make_listing("flat", root, labelled, names, left_out)
+
+
+def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
+    table = _read_manifest(path)
+    missing = [column for column in ("path", "label") if column not in table]
+    if missing:
+        raise DatasetError(
+            f"`{path}` lacks the column {' and '.join(missing)}. Received: the columns"
+            f" {', '.join(map(str, table.columns))}. Name the columns `path` and `label`."
+        )
+    if table[["path", "label"]].isna().any(axis=None):
+        row = int(table[["path", "label"]].isna().any(axis=1).to_numpy().argmax())
+        raise DatasetError(
+            f"`{path}` has a row without a path or a label. Received: row {row + 1} after the"
+            " heading. Fill it in or remove it."
+        )
+    if table.empty:
+        raise DatasetError(f"`{path}` lists no images. Received: 0 rows. Add rows: path, label.")
+    root = path.parent
+    table = table.rename(columns={name: f"{name}_" for name in _RESERVED[::2] if name in table})
+    table["path"] = [_inside(root, text, path) for text in table["path"].astype(str)]
+    table["label"] = table["label"].astype(str)
+    doubled = table["path"][table["path"].duplicated()]
+    if len(doubled):
+        raise DatasetError(
+            f"`{path}` lists an image twice. Received: {doubled.iloc[0]!r}. Keep one of the rows."
+        )
+    left_out = [
+        (name, "skipped", _suffix_reason(name)) for name in table["path"] if not _is_image(name)
+    ]
+    table = table[[_is_image(name) for name in table["path"]]]
+    if table.empty:
+        _refuse_no_images(path, left_out)
+    found_names = _sort_labels(set(table["label"]))
+    names = _order_classes(found_names, set(found_names), classes, f"labels in `{path}`")
+    columns = ["path", "label", *(name for name in table if name not in ("path", "label"))]
+    return make_listing("manifest", root, table[columns], names, left_out)
+
+
+def _read_manifest(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() == ".csv":
+            return pd.read_csv(path, dtype={"path": str, "label": str}, keep_default_na=True)
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+    except (OSError, ValueError) as exc:
+        raise DatasetError(f"`{path}` cannot be read as a table: {exc}.") from exc
+    raise DatasetError(
+        f"`{path}` is neither a folder nor a manifest. Received: a file ending in"
+        f" {path.suffix or 'nothing'!r}. Give a folder, or a .csv or .parquet file."
+    )
+
+
+def _walk(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Return the relative paths of all images below root/folder, and what was left out."""
+    images: list[str] = []
+    left_out: list[tuple[str, str, str]] = []
+    for path in _files_below(root, folder):
+        if not _is_utf8(path):
+            left_out.append((_legible(path), "unreadable", "its name is not valid UTF-8"))
+        elif _is_image(path):
+            images.append(path)
+        else:
+            left_out.append((path, "skipped", _suffix_reason(path)))
+    return images, left_out
+
+
+def _files_below(root: Path, folder: str) -> Iterator[str]:
+    for current, _, names in os.walk(root / folder):
+        relative = Path(current).relative_to(root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        yield from (prefix + name for name in names)
+
+
+def _order_classes(
+    found: Sequence[str], with_images: set[str], given: Sequence[str] | None, source: str
+) -> tuple[str, ...]:
+    names = tuple(given or found)
+    unknown = [name for name in found if name not in names and name in with_images]
+    if unknown:
+        raise DatasetError(
+            f"The {source} do not match `--classes`. Received: [{', '.join(found)}]; --classes"
+            f" [{', '.join(names)}]. Add {', '.join(unknown)} to --classes, or remove those images."
+        )
+    if len(names) < 2:
+        raise DatasetError(
+            f"The {source} give one class only. Received: [{', '.join(names)}]. A classifier needs"
+            " at least two: put each class in a folder of its own, or use `--label-regex`, or name"
+            " all classes with `--classes`."
+        )
+    return names
+
+
+def _refuse_no_images(where: Path, left_out: Sequence[tuple[str, str, str]]) -> None:
+    raise DatasetError(
+        f"No image to audit in `{where}`. Received: 0 files ending in {', '.join(IMAGE_SUFFIXES)}"
+        f" inside class folders, {len(left_out)} other files. Put each class in a folder of its"
+        " own, or use `--label-regex` for a flat folder."
+    )
+
+
+def _inside(root: Path, text: str, manifest: Path) -> str:
+    """Return a manifest's path relative to its folder; refuse one that leaves it."""
+    resolved = Path(os.path.normpath(root / text.replace("\\", "/")))
+    try:
+        return resolved.relative_to(os.path.normpath(root)).as_posix()
+    except ValueError as exc:
+        raise DatasetError(
+            f"`{manifest}` points outside its own folder. Received: {text!r}. Put the manifest in a"
+            " folder that holds all its images, and give paths relative to it."
+        ) from exc
+
+
+def _sort_labels(labels: set[str]) -> list[str]:
+    """Sort as numbers if all are whole numbers, so that class 10 comes after class 9."""
+    return sorted(labels, key=int if all(label.isdecimal() for label in labels) else str)
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(path).name.startswith(".")
+
+
+def _suffix_reason(path: str) -> str:
+    name = PurePosixPath(path)
+    if name.name.startswith("."):
+        return "hidden file"
+    return f"{name.suffix or 'no suffix'} is not among {', '.join(IMAGE_SUFFIXES)}"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _legible(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

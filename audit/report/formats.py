@@ -1,0 +1,174 @@
+"""Numbers and foreign strings → text for a page. Pure functions, used as Jinja filters.
+
+In: stored values, where `None` and NaN mean "not defined". Out: short text that never claims more
+than the value holds: 99.98 % is not shown as 100 %, and 0.01 % is not shown as 0 %.
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+NOTHING = "–"
+"""Shown where a value is not defined."""
+
+SPACE = "\u202f"
+"""Narrow no-break space, between a number and its unit."""
+
+JOINERS = "\u200c\u200d"
+"""Invisible characters that scripts and emoji need; every other one is spelled out."""
+
+
+def is_defined(value: float | None) -> bool:
+    """Say whether there is a number to show."""
+    return value is not None and math.isfinite(value)
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with thousands set apart: 2000 becomes 2,000."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{round(value):,}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share of 0 to 1 in percent; 0 and 100 only if the share is exactly that."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return _bare_percent(value, digits) + SPACE + "%"
+
+
+def percent_range(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Return an interval of shares: 0.942 and 0.961 become 94.2–96.1 %."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{_bare_percent(low, digits)}–{_bare_percent(high, digits)}{SPACE}%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with a fixed number of decimals; a tiny one as a bound, never as zero."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:,.{digits}f}"
+    if value != 0 and float(text.replace(",", "")) == 0:
+        sign, least = ("<", "") if value > 0 else (">", "−")
+        return f"{sign}{SPACE}{least}{10**-digits:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Return an interval of numbers."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low, digits)}–{number(high, digits)}"
+
+
+def ratio(value: float | None) -> str:
+    """Return how many times as often: 2.4×, 0.31×, 12×."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    digits = 2 if value < 1 else 1 if value < 10 else 0
+    return number(value, digits) + "×"
+
+
+def ratio_range(low: float | None, high: float | None) -> str:
+    """Return an interval of ratios: 1.9×–3.1×."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{ratio(low)}–{ratio(high)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in the units a person would use: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 60:
+        digits = 2 if round(seconds, 2) < 10 else 1
+        text = f"{seconds:.{digits}f}"
+        return f"{text}{SPACE}s" if float(text) < 60 else f"1{SPACE}min 00{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min {rest:02d}{SPACE}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{SPACE}h {minutes:02d}{SPACE}min"
+
+
+def moment(text: str | None) -> str:
+    """Return an ISO 8601 time as a person writes it: 2026-11-22 21:40 UTC."""
+    if not text:
+        return NOTHING
+    zone = "UTC" if text.endswith(("Z", "+00:00")) else text[19:] if len(text) <= 25 else ""
+    return f"{text[:10]} {text[11:16]} {zone}".strip()
+
+
+def plural(value: float, singular: str, many: str | None = None) -> str:
+    """Return the noun that goes with a count."""
+    return singular if value == 1 else many or singular + "s"
+
+
+def legible(text: Any) -> str:
+    """Spell out characters that cannot be seen or that turn the text around.
+
+    A file name may hold line breaks, escape codes or bidirectional controls. They come out as
+    `\\u202e` and the like, so that the reader sees what is there and the page keeps its order.
+    """
+    return "".join(_spell_out(character) for character in str(text))
+
+
+def shorten(text: Any, length: int = 60) -> str:
+    """Return a long name with its middle left out, so that beginning and end still tell it apart."""
+    whole = legible(text)
+    if len(whole) <= length:
+        return whole
+    tail = length // 3
+    return whole[: length - tail - 1].rstrip() + "…" + whole[-tail:].lstrip()
+
+
+def compact(value: Any) -> str:
+    """Return a value of an option or a metadata column as short text."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(compact(item) for item in value)
+    return legible(value)
+
+
+def _bare_percent(value: float, digits: int) -> str:
+    least = 10**-digits
+    scaled = value * 100
+    text = f"{scaled:.{digits}f}"
+    if float(text) == 0 and value > 0:
+        return f"<{SPACE}{least:.{digits}f}"
+    if float(text) >= 100 and value < 1:
+        return f">{SPACE}{100 - least:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _spell_out(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character not in JOINERS:
+        code = ord(character)
+        return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
+    return character
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "count": count,
+    "percent": percent,
+    "percent_range": percent_range,
+    "number": number,
+    "number_range": number_range,
+    "ratio": ratio,
+    "ratio_range": ratio_range,
+    "duration": duration,
+    "moment": moment,
+    "plural": plural,
+    "legible": legible,
+    "shorten": shorten,
+    "compact": compact,
+}
+"""What a template may call, by name."""

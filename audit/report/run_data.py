@@ -1,0 +1,148 @@
+"""Read once what every page needs from a run folder.
+
+In: a run folder whose metrics are done; explanations and patterns may still be missing. Out: frames
+in a fixed order. Nothing is computed here but joins, and maps and pictures are left on disk.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from audit.errors import RunFolderError
+from audit.run_folder import FUSED_LAYER, RunFolder
+
+PATTERN_COLUMNS = ("pattern", "name", "n_errors", "exemplars")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run found. `errors` is ordered by falling confidence, then `image_id`.
+
+    `metadata` holds the columns the user brought, one row per error in the same order. `pictures`
+    gives height and width of what the model saw, for images that have it; `peaks` the peak of the
+    fused map by (image_id, explained_class), 0 where nothing speaks for the class.
+    """
+
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    classes: pd.DataFrame
+    confusion: pd.DataFrame
+    errors: pd.DataFrame
+    metadata: pd.DataFrame
+    patterns: pd.DataFrame
+    layers: pd.DataFrame
+    unreadable: pd.DataFrame
+    pictures: Mapping[int, tuple[int, int]]
+    peaks: Mapping[tuple[int, int], float]
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether there are heat-maps; a run that stopped early has none."""
+        return not self.layers.empty
+
+
+def read_run(folder: RunFolder) -> RunData:
+    """Read the tables of a run.
+
+    Raises:
+        RunFolderError: if the run has no metrics yet.
+    """
+    if not (folder.path / "metrics.json").is_file():
+        raise RunFolderError(
+            f"`{folder.path}` has no metrics yet. Received: a run that stopped before they were"
+            " computed. Start the same `gradcam-audit run` again; it goes on where it stopped."
+        )
+    manifest = folder.read_manifest()
+    errors = _read_errors(folder)
+    return RunData(
+        manifest=manifest,
+        metrics=folder.read_metrics(),
+        class_names=tuple(str(name) for name in manifest["class_names"]),
+        classes=folder.read_table("class_metrics"),
+        confusion=folder.read_table("confusion"),
+        errors=errors,
+        metadata=_read_metadata(folder, errors["image_id"]),
+        patterns=_read_patterns(folder),
+        layers=_table_or_empty(folder, "layers", ("layer", "kept", "order")),
+        unreadable=_table_or_empty(folder, "unreadable", ("path", "kind", "reason")),
+        pictures=_read_picture_sizes(folder),
+        peaks=_read_fused_peaks(folder),
+    )
+
+
+def read_top_scores(
+    folder: RunFolder, image_ids: set[int], n_top: int
+) -> dict[int, tuple[tuple[int, float], ...]]:
+    """Return the classes with the highest scores of some images, one shard in memory at a time.
+
+    Returns:
+        For each image id up to `n_top` pairs (class, score), highest first, ties by class.
+    """
+    top: dict[int, tuple[tuple[int, float], ...]] = {}
+    for shard in folder.iter_shards("predictions", ["image_id", "scores"]):
+        chosen = shard[shard["image_id"].isin(image_ids)]
+        for image_id, scores in zip(chosen["image_id"], chosen["scores"], strict=True):
+            order = np.argsort(-np.asarray(scores), kind="stable")[:n_top]
+            top[int(image_id)] = tuple((int(c), float(scores[c])) for c in order)
+    return top
+
+
+def _read_errors(folder: RunFolder) -> pd.DataFrame:
+    """Return the misclassified images with their pattern; pattern 0 means "in none"."""
+    predictions = folder.read_predictions()
+    errors = predictions[predictions["y_pred"] != predictions["y_true"]].copy()
+    errors["pattern"] = errors["image_id"].map(_error_patterns(folder)).fillna(0).astype(int)
+    return errors.sort_values(["p_pred", "image_id"], ascending=[False, True], ignore_index=True)
+
+
+def _read_metadata(folder: RunFolder, image_ids: pd.Series) -> pd.DataFrame:
+    images = folder.read_table("images").set_index("image_id")
+    return images.drop(columns=["path", "y_true"]).loc[image_ids]
+
+
+def _error_patterns(folder: RunFolder) -> dict[int, int]:
+    focus = _table_or_empty(folder, "focus", ("image_id", "role", "is_predicted", "pattern"))
+    chosen = focus[(focus["role"] == "error") & focus["is_predicted"].astype(bool)]
+    chosen = chosen[chosen["pattern"] > 0]
+    pairs = zip(chosen["image_id"], chosen["pattern"], strict=True)
+    return {int(image_id): int(pattern) for image_id, pattern in pairs}
+
+
+def _read_picture_sizes(folder: RunFolder) -> dict[int, tuple[int, int]]:
+    sizes = {}
+    for shard in folder.iter_shards("thumbnails", ["image_id", "height", "width"]):
+        for image_id, height, width in shard.itertuples(index=False, name=None):
+            sizes[int(image_id)] = (int(height), int(width))
+    return sizes
+
+
+def _read_fused_peaks(folder: RunFolder) -> dict[tuple[int, int], float]:
+    peaks = {}
+    for shard in folder.iter_shards("explanations", ["image_id", "explained_class", "layer", "peak"]):
+        for row in shard[shard["layer"] == FUSED_LAYER].itertuples():
+            speaks = np.isfinite(row.peak) and row.peak > 0
+            peaks[int(row.image_id), int(row.explained_class)] = float(row.peak) if speaks else 0.0
+    return peaks
+
+
+def _read_patterns(folder: RunFolder) -> pd.DataFrame:
+    patterns = _table_or_empty(folder, "patterns", PATTERN_COLUMNS)
+    return patterns.sort_values("pattern", ignore_index=True)
+
+
+def _table_or_empty(folder: RunFolder, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    if not folder.table_path(name).is_file():
+        return pd.DataFrame(columns=list(columns))
+    return folder.read_table(name)
+
+
+def as_records(value: Any) -> list[dict[str, Any]]:
+    """Return a stored list of small records, kept as a list column or as JSON text."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    return [dict(item) for item in value]

@@ -1,0 +1,196 @@
+"""The first page: how good the model is, where it errs, where it looked, what was left out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from audit.report.run_data import RunData
+from audit.report.views.parts import (
+    ClassTable,
+    ErrorThumb,
+    Estimate,
+    Measure,
+    Pair,
+    Site,
+    Whisker,
+    class_table,
+    confused_pairs,
+    error_thumbs,
+    estimate,
+    gallery_href,
+    make_site,
+    measure,
+    plain_estimate,
+    whisker,
+)
+from audit.report.views.patterns import PatternView
+
+MAX_GRID_CLASSES = 20
+"""Up to so many classes the confusion matrix is drawn whole."""
+
+MAX_CLASSES = 20
+MAX_PAIRS = 10
+N_SHADES = 10
+N_TELLING = 8
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """The images of one true class, by predicted class."""
+
+    name: str
+    support: int
+    cells: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class SideOfErrors:
+    """False positives or false negatives of a two-class model."""
+
+    label: str
+    pair: Pair
+    support: int
+    whisker: Whisker | None
+
+
+@dataclass(frozen=True)
+class RunWarning:
+    """Something the reader must know before believing the numbers."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class OverviewPage:
+    """The first page."""
+
+    site: Site
+    accuracy: Estimate
+    warnings: tuple[RunWarning, ...]
+    measures: tuple[Measure, ...]
+    sides: tuple[SideOfErrors, ...]
+    matrix: tuple[MatrixRow, ...]
+    pairs: tuple[Pair, ...]
+    n_pairs: int
+    patterns: tuple[PatternView, ...]
+    n_outside_patterns: int
+    telling: tuple[ErrorThumb, ...]
+    class_table: ClassTable
+    n_unreadable: int
+    n_skipped: int
+    is_explained: bool
+
+
+def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPage:
+    """Return the first page."""
+    pairs = confused_pairs(data)
+    kinds = data.unreadable["kind"]
+    in_patterns = int((data.errors["pattern"] > 0).sum())
+    return OverviewPage(
+        site=make_site(data),
+        accuracy=estimate(data.metrics["accuracy"]),
+        warnings=run_warnings(data),
+        measures=_headline_measures(data),
+        sides=_sides_of_errors(data),
+        matrix=_confusion_matrix(data),
+        pairs=pairs[:MAX_PAIRS],
+        n_pairs=len(pairs),
+        patterns=tuple(patterns),
+        n_outside_patterns=len(data.errors) - in_patterns,
+        telling=tuple(error_thumbs(data, data.errors.head(N_TELLING))),
+        class_table=class_table(data, MAX_CLASSES),
+        n_unreadable=int((kinds == "unreadable").sum()),
+        n_skipped=int((kinds == "skipped").sum()),
+        is_explained=data.is_explained,
+    )
+
+
+def run_warnings(data: RunData) -> tuple[RunWarning, ...]:
+    """Return the run's warnings, those on scaling first, and one of our own if it is not finished."""
+    found = [RunWarning(str(item["kind"]), str(item["text"])) for item in data.manifest["warnings"]]
+    found.sort(key=lambda warning: warning.kind != "scaling")
+    if not data.is_explained and not data.errors.empty:
+        text = "The run stopped before heat-maps were made. Start it again; it goes on from there."
+        found.append(RunWarning("unfinished", text))
+    return tuple(found)
+
+
+def _headline_measures(data: RunData) -> tuple[Measure, ...]:
+    """Return the figures of the first page; errors of each side come beside them for two classes."""
+    metrics = data.metrics
+    chosen = [
+        measure(metrics, "accuracy", "Accuracy", "percent", "of all images are right"),
+        measure(
+            metrics, "balanced_accuracy", "Balanced accuracy", "percent", "mean over the classes"
+        ),
+    ]
+    if metrics["binary"] is None:
+        chosen.append(measure(metrics, "macro_f1", "Macro F1", "percent", "mean over the classes"))
+        if metrics["top_k"] is not None:
+            label = f"Top {metrics['top_k']['k']}"
+            note = "true class among the highest"
+            chosen.append(measure(metrics, "top_k", label, "percent", note))
+        chosen.append(
+            measure(metrics, "macro_roc_auc", "ROC AUC", "number", "mean, one class against the rest")
+        )
+    else:
+        note = "ranks a positive above a negative"
+        chosen.append(measure(metrics["binary"], "roc_auc", "ROC AUC", "number", note))
+    chosen.append(
+        measure(metrics, "ece", "Calibration error", "percent", "confidence is off by so much")
+    )
+    return tuple(chosen)
+
+
+def _sides_of_errors(data: RunData) -> tuple[SideOfErrors, ...]:
+    binary = data.metrics["binary"]
+    if binary is None:
+        return ()
+    positive = data.class_names.index(str(binary["positive_class"]))
+    cells = _cells(data)
+    support = data.classes.set_index("class")["support"]
+    sides = (
+        ("False positives", 1 - positive, cells[1 - positive, positive]),
+        ("False negatives", positive, cells[positive, 1 - positive]),
+    )
+    return tuple(
+        SideOfErrors(label, pair, int(support[y_true]), whisker(pair.share, 0.0))
+        for label, y_true, pair in sides
+    )
+
+
+def _confusion_matrix(data: RunData) -> tuple[MatrixRow, ...]:
+    """Return the whole matrix, or nothing if it would be too large to read."""
+    n_classes = len(data.class_names)
+    if n_classes > MAX_GRID_CLASSES:
+        return ()
+    cells = _cells(data)
+    support = data.classes.set_index("class")["support"]
+    return tuple(
+        MatrixRow(name, int(support[row]), tuple(cells[row, column] for column in range(n_classes)))
+        for row, name in enumerate(data.class_names)
+    )
+
+
+def _cells(data: RunData) -> dict[tuple[int, int], Pair]:
+    """Return the stored cells of the confusion matrix by (true, predicted)."""
+    result = {}
+    for row in data.confusion.rename(columns={"count": "n_count"}).itertuples():
+        y_true, y_pred = int(row.y_true), int(row.y_pred)
+        share = plain_estimate(row.share, row.share_low, row.share_high)
+        result[y_true, y_pred] = Pair(
+            true_name=data.class_names[y_true],
+            predicted_name=data.class_names[y_pred],
+            count=int(row.n_count),
+            share=share,
+            href=gallery_href(true=y_true, predicted=y_pred),
+            is_right=y_true == y_pred,
+            shade=_shade(share.value),
+        )
+    return result
+
+
+def _shade(share: float | None) -> int:
+    """Return 0 for nothing, else 1..N_SHADES; the root lets rare confusions be seen."""
+    return math.ceil(math.sqrt(share) * N_SHADES) if share else 0

@@ -1,0 +1,206 @@
+"""The page on the run: model, data, options, timings, what was left out, how numbers are computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from audit.config import option_name
+from audit.report.run_data import RunData
+from audit.report.views.overview import RunWarning, run_warnings
+from audit.report.views.parts import Site, defined, make_site
+
+MAX_FILES = 500
+"""So many left-out files are listed; `unreadable.parquet` has them all."""
+
+STAGES = {
+    "list": "List the images",
+    "predict": "Predict",
+    "metrics": "Compute the metrics",
+    "explain": "Make the heat-maps",
+    "patterns": "Find the focus patterns",
+}
+"""The stages with a time on the page. Rendering is not among them: it would time itself."""
+
+DATA_KINDS = {
+    "folders": "a folder per class",
+    "manifest": "a table of paths and labels",
+    "flat": "a flat folder, labels in the file names",
+    "dataset": "a tf.data.Dataset",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and a value, shown side by side. `code` marks what a program reads."""
+
+    label: str
+    value: Any
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage of the run; `seconds` is `None` where it was not timed."""
+
+    label: str
+    seconds: float | None
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class ScalingRow:
+    """The accuracy of a sample under one scaling of the pixels."""
+
+    scaling: str
+    accuracy: float | None
+    in_use: bool
+    is_suggested: bool
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file that was left out."""
+
+    path: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer that could be explained; `reason` says why it is not shown."""
+
+    order: int
+    path: str
+    kind: str
+    size: str
+    stored: str
+    channels: int
+    stage: int
+    is_kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """The page on the run."""
+
+    site: Site
+    warnings: tuple[RunWarning, ...]
+    started: str
+    model: tuple[Fact, ...]
+    data: tuple[Fact, ...]
+    options: tuple[Fact, ...]
+    versions: tuple[Fact, ...]
+    stages: tuple[StageRow, ...]
+    n_scaling_images: int
+    scalings: tuple[ScalingRow, ...]
+    files: tuple[FileRow, ...]
+    n_files: int
+    layers: tuple[LayerRow, ...]
+    n_kept: int
+    notes: tuple[str, ...]
+    level: float
+    resamples: int
+    method: str
+
+
+def run_page(data: RunData) -> RunPage:
+    """Return the page on the run."""
+    manifest, metrics = data.manifest, data.metrics
+    layers = tuple(_layer_row(row) for row in data.layers.sort_values("order").to_dict("records"))
+    return RunPage(
+        site=make_site(data),
+        warnings=run_warnings(data),
+        started=str(manifest["started"]),
+        model=_model_facts(manifest),
+        data=_data_facts(manifest),
+        options=tuple(
+            Fact(option_name(name), value, code=True) for name, value in manifest["config"].items()
+        ),
+        versions=tuple(Fact(name, value) for name, value in manifest["versions"].items()),
+        stages=_stage_rows(manifest["stages"]),
+        n_scaling_images=int(manifest["scaling_check"]["n_images"]),
+        scalings=_scaling_rows(manifest),
+        files=_file_rows(data.unreadable.head(MAX_FILES)),
+        n_files=len(data.unreadable),
+        layers=layers,
+        n_kept=sum(layer.is_kept for layer in layers),
+        notes=tuple(str(note) for note in metrics["notes"]),
+        level=float(metrics["level"]),
+        resamples=int(metrics["bootstrap"]["resamples"]),
+        method=str(manifest["config"]["method"]),
+    )
+
+
+def _model_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
+    model, size, head = manifest["model"], manifest["input"], manifest["head"]
+    channels = "grey" if size["channels"] == 1 else "RGB"
+    return (
+        Fact("Model", model["name"]),
+        Fact("Parameters", f"{model['n_parameters']:,}"),
+        Fact("Input", f"{size['height']} × {size['width']} pixels, {channels}"),
+        Fact("Scaling of pixels", size["scaling"], code=True),
+        Fact("Other shapes are", {"stretch": "stretched", "crop": "cropped", "pad": "padded"}.get(size["aspect"], size["aspect"])),
+        Fact("Output", head["kind"], code=True),
+        Fact("Explained", head["explained"]),
+        Fact("Fingerprint", manifest["fingerprints"]["model"], code=True),
+    )
+
+
+def _data_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
+    found = manifest["data"]
+    facts = [
+        Fact("Data", found["name"]),
+        Fact("Form", DATA_KINDS.get(found["kind"], found["kind"])),
+        Fact("Images", f"{found['n_images']:,}"),
+        Fact("Classes", f"{len(manifest['class_names']):,}"),
+        Fact("Skipped files", f"{found['n_skipped']:,}"),
+        Fact("Unreadable files", f"{found['n_unreadable']:,}"),
+        Fact("Fingerprint", manifest["fingerprints"]["data"], code=True),
+    ]
+    if manifest["positive_class"] is not None:
+        facts.insert(4, Fact("Positive class", manifest["positive_class"]))
+    return tuple(facts)
+
+
+def _stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> tuple[StageRow, ...]:
+    return tuple(
+        StageRow(label, defined(stages[key].get("seconds")), stages[key]["state"] == "done")
+        for key, label in STAGES.items()
+        if key in stages
+    )
+
+
+def _scaling_rows(manifest: Mapping[str, Any]) -> tuple[ScalingRow, ...]:
+    check = manifest["scaling_check"]
+    return tuple(
+        ScalingRow(
+            scaling=scaling,
+            accuracy=defined(accuracy),
+            in_use=scaling == manifest["input"]["scaling"],
+            is_suggested=scaling == check["suggested"],
+        )
+        for scaling, accuracy in check["accuracies"].items()
+    )
+
+
+def _file_rows(unreadable: pd.DataFrame) -> tuple[FileRow, ...]:
+    columns = unreadable[["path", "kind", "reason"]]
+    return tuple(FileRow(*map(str, row)) for row in columns.itertuples(index=False, name=None))
+
+
+def _layer_row(row: Mapping[str, Any]) -> LayerRow:
+    return LayerRow(
+        order=int(row["order"]),
+        path=str(row["path"]),
+        kind=str(row["kind"]),
+        size=f"{row['height']} × {row['width']}",
+        stored=f"{row['stored_height']} × {row['stored_width']}" if row["kept"] else "",
+        channels=int(row["channels"]),
+        stage=int(row["stage"]),
+        is_kept=bool(row["kept"]),
+        reason=str(row["reason"] or ""),
+    )

@@ -1,0 +1,383 @@
+"""The folder that joins the stages: every file name, every column, atomic writes, the manifest.
+
+In: frames and small values from a stage. Out: the same for the next stage, the report and the user.
+Every file is written to a temporary name beside it, flushed to disk and renamed, so a reader sees
+either the whole file or none. A torn shard is recognised by its footer and row count and redone.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from audit.errors import RunFolderError
+
+FORMAT_VERSION = 1
+FUSED_LAYER = "fused"
+"""The `layer` of the map that joins all layers; it has a row of its own in `layers.parquet`."""
+
+SCHEMAS = {
+    "unreadable": pa.schema(
+        [("path", pa.string()), ("kind", pa.string()), ("reason", pa.string())]
+    ),
+    "explanations": pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("explained_class", pa.int32()),
+            ("layer", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("peak", pa.float32()),
+            ("cam", pa.binary()),
+        ]
+    ),
+    "thumbnails": pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("jpeg", pa.binary()),
+        ]
+    ),
+    "layers": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("path", pa.string()),
+            ("kind", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("channels", pa.int32()),
+            ("stored_height", pa.int32()),
+            ("stored_width", pa.int32()),
+            ("stage", pa.int32()),
+            ("order", pa.int32()),
+            ("kept", pa.bool_()),
+            ("reason", pa.string()),
+        ]
+    ),
+}
+"""Columns of the tables whose columns are always the same; the others follow from their frame."""
+
+
+def predictions_schema(n_classes: int) -> pa.Schema:
+    """Columns of a predictions shard; `scores` holds `n_classes` probabilities in class order."""
+    return pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("y_pred", pa.int32()),
+            ("p_true", pa.float32()),
+            ("p_pred", pa.float32()),
+            ("margin", pa.float32()),
+            ("scores", pa.list_(pa.float32(), n_classes)),
+        ]
+    )
+
+
+def embeddings_schema(width: int) -> pa.Schema:
+    """Columns of an embeddings shard; `embedding` is the input of the classifier head."""
+    return pa.schema([("image_id", pa.int64()), ("embedding", pa.list_(pa.float32(), width))])
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """One unit of heavy work: which stage, which shard of it, which images."""
+
+    stage: str
+    index: int
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What came of a shard: how many images are in it and which had to be left out, and why."""
+
+    stage: str
+    index: int
+    n_done: int
+    left_out: tuple[tuple[int, str], ...] = ()
+
+
+class RunFolder:
+    """An open run folder. Reading never changes it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """Open a folder that holds a run.
+
+        Raises:
+            RunFolderError: if it is missing, is not a run, or has another format version.
+        """
+        folder = cls(path)
+        if not folder.manifest_path.is_file():
+            raise RunFolderError(
+                f"`{path}` is not a run folder. Received: a path without a manifest.json."
+                " Give the folder that was passed to `gradcam-audit run … --out`."
+            )
+        version = folder.read_manifest().get("format_version")
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"`{path}` has another format. Received: format_version {version}, this program"
+                f" reads {FORMAT_VERSION}. Use the version of gradcam-audit that made it, or audit"
+                " into a new folder."
+            )
+        return folder
+
+    # Paths
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "logs" / "run.log"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that a reader opens first."""
+        return self.path / "report" / "index.html"
+
+    def table_path(self, name: str) -> Path:
+        """Return where a table lives: `images`, `layers`, `focus`, `class_metrics`, …"""
+        return self.path / f"{name}.parquet"
+
+    def shard_path(self, stage: str, index: int) -> Path:
+        """Return where a shard of `predictions`, `embeddings`, `explanations`, `thumbnails` is."""
+        return self.path / stage / f"shard-{index:06d}.parquet"
+
+    # Manifest and JSON
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest.
+
+        Raises:
+            RunFolderError: if it is not JSON.
+        """
+        return _read_json(self.manifest_path)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_json(self.manifest_path, manifest)
+
+    def read_metrics(self) -> dict[str, Any]:
+        return _read_json(self.path / "metrics.json")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        write_json(self.path / "metrics.json", metrics)
+
+    # Tables
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Return a whole table; binary and list columns hold bytes and NumPy arrays."""
+        return pq.read_table(self.table_path(name)).to_pandas()
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> None:
+        write_parquet(self.table_path(name), to_arrow(frame, SCHEMAS.get(name)))
+
+    # Shards
+
+    def shard_indices(self, stage: str) -> list[int]:
+        """Return the indices of the shards on disk, in order; torn ones are not checked for."""
+        files = sorted((self.path / stage).glob("shard-*.parquet"))
+        return [int(file.stem.removeprefix("shard-")) for file in files]
+
+    def write_shard(self, stage: str, index: int, table: pa.Table, receipt: Receipt) -> None:
+        """Write one shard with its receipt inside, so that both are there or neither."""
+        metadata = {"receipt": json.dumps([receipt.n_done, receipt.left_out])}
+        write_parquet(self.shard_path(stage, index), table.replace_schema_metadata(metadata))
+
+    def read_receipt(self, spec: ShardSpec) -> Receipt | None:
+        """Return the receipt of a finished shard, or `None` if the shard is missing or torn."""
+        try:
+            metadata = pq.read_metadata(self.shard_path(spec.stage, spec.index))
+        except (OSError, pa.ArrowInvalid):
+            return None
+        raw = (metadata.metadata or {}).get(b"receipt")
+        if raw is None:
+            return None
+        n_done, left_out = json.loads(raw)
+        receipt = Receipt(spec.stage, spec.index, n_done, tuple((i, why) for i, why in left_out))
+        complete = n_done + len(left_out) == len(spec.image_ids)
+        return receipt if complete else None
+
+    def read_shard(
+        self, stage: str, index: int, columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return one shard as a frame."""
+        return pq.read_table(self.shard_path(stage, index), columns=columns).to_pandas()
+
+    def iter_shards(
+        self, stage: str, columns: Sequence[str] | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the shards of a stage in order, one in memory at a time."""
+        for index in self.shard_indices(stage):
+            yield self.read_shard(stage, index, columns)
+
+    def read_predictions(self, scores: bool = False) -> pd.DataFrame:
+        """Return every prediction joined with `path` and `y_true`, ordered by `image_id`.
+
+        Args:
+            scores: whether to bring the column `scores` along (float32 arrays of length n_classes).
+        """
+        columns = [
+            "image_id",
+            "y_pred",
+            "p_true",
+            "p_pred",
+            "margin",
+            *(["scores"] if scores else []),
+        ]
+        shards = list(self.iter_shards("predictions", columns))
+        predictions = (
+            pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=columns)
+        )
+        images = self.read_table("images")[["image_id", "path", "y_true"]]
+        return images.merge(predictions, on="image_id").sort_values("image_id", ignore_index=True)
+
+    def read_scores(self) -> np.ndarray:
+        """Return float32 of shape (n_predicted, n_classes), rows ordered by `image_id`."""
+        return self._read_list_column("predictions", "scores")
+
+    def read_embeddings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return image ids of shape (n,) and float32 embeddings of shape (n, width), in order."""
+        ids = np.concatenate(
+            [frame["image_id"] for frame in self.iter_shards("embeddings", ["image_id"])]
+        )
+        return ids, self._read_list_column("embeddings", "embedding")
+
+    def read_fused(self) -> pd.DataFrame:
+        """Return the fused maps of all explained images: image_id, explained_class, peak, cam.
+
+        `cam` holds uint8 arrays of shape (height, width), 255 at the map's own peak.
+        """
+        columns = ["image_id", "explained_class", "height", "width", "peak", "cam"]
+        frames = [
+            pq.read_table(
+                self.shard_path("explanations", index),
+                columns=columns,
+                filters=[("layer", "=", FUSED_LAYER)],
+            ).to_pandas()
+            for index in self.shard_indices("explanations")
+        ]
+        if not frames:
+            return pd.DataFrame(columns=["image_id", "explained_class", "peak", "cam"])
+        fused = pd.concat(frames, ignore_index=True)
+        fused["cam"] = [
+            decode_cam(*row) for row in zip(fused.cam, fused.height, fused.width, strict=True)
+        ]
+        fused = fused.drop(columns=["height", "width"])
+        return fused.sort_values(["image_id", "explained_class"], ignore_index=True)
+
+    def _read_list_column(self, stage: str, column: str) -> np.ndarray:
+        blocks = []
+        for index in self.shard_indices(stage):
+            chunked = pq.read_table(self.shard_path(stage, index), columns=[column])[column]
+            width = chunked.type.list_size
+            flat = chunked.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            blocks.append(flat.reshape(-1, width))
+        return np.concatenate(blocks)
+
+
+def decode_cam(cam: bytes, height: int, width: int) -> np.ndarray:
+    """Return a stored map as uint8 of shape (height, width); 255 is the map's own peak."""
+    return np.frombuffer(cam, np.uint8).reshape(height, width)
+
+
+def fixed_list(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Turn float32 of shape (n, width) into an Arrow column of n lists."""
+    flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def to_arrow(frame: pd.DataFrame, schema: pa.Schema | None) -> pa.Table:
+    """Turn a frame into an Arrow table without pandas' own metadata, which names versions."""
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    return table.replace_schema_metadata(None)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table atomically, compressed with zstd."""
+    with _Atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given; NaN becomes null."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file atomically."""
+    with _Atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+class _Atomic:
+    """Give a temporary name in the same folder; on success flush, rename, flush the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.tmp")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        _flush(self.temporary)
+        os.replace(self.temporary, self.path)
+        _flush(self.path.parent)
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; its rename is already ordered.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise RunFolderError(
+            f"`{path}` cannot be read: {exc}. Audit again into a new folder."
+        ) from exc
+    if not isinstance(content, dict):
+        raise RunFolderError(
+            f"`{path}` does not hold a JSON object. Audit again into a new folder."
+        )
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy values, tuples and paths into what JSON knows; NaN and infinities into null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
