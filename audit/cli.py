@@ -1,8 +1,6 @@
 """The command line: parse, call the Python API, print. The one place that prints errors."""
 
 import json
-import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +64,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Audit a model and write a report; goes on where it was stopped.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
@@ -85,8 +83,10 @@ def run(model: Path, data: Path, out: Path, config: Path | None, **options: Any)
     """
     from audit.pipeline import run as run_audit
 
-    given = {name: value for name, value in options.items() if value not in (None, False)}
-    _quiet_tensorflow()
+    # A zero is a value; only an option that was not given, or a flag that is off, is left out.
+    given = {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
     result = run_audit(model, data, out, config=config, **given)
     _print_run(result.summary())
     click.echo(result.report_path)
@@ -147,7 +147,9 @@ def inspect(model: Path, head: str, trust_model_code: bool) -> None:
     Example:
         gradcam-audit inspect model.keras
     """
-    _quiet_tensorflow()
+    from audit.predict.devices import prepare_tensorflow
+
+    prepare_tensorflow()
     from audit.explain.maps import Explainer
     from audit.predict.model import load_model
 
@@ -196,7 +198,9 @@ def demo(out: Path) -> None:
     Example:
         gradcam-audit demo --out demo-run
     """
-    _quiet_tensorflow()
+    from audit.predict.devices import prepare_tensorflow
+
+    prepare_tensorflow()
     from audit.demo import run_demo
 
     result = run_demo(out)
@@ -240,9 +244,3 @@ def _print_run(summary: dict[str, Any]) -> None:
             )
     for warning in summary["warnings"]:
         line("WARNING", warning)
-
-
-def _quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up notes off the terminal; errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -101,12 +101,15 @@ class AuditConfig(BaseModel):
     @classmethod
     def _split_classes(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = tuple(name.strip() for name in value.split(","))
-        if value is not None:
-            names = tuple(value)
-            if len(names) < 2 or "" in names or len(set(names)) < len(names):
-                raise ValueError("give at least two different names, such as cats,dogs")
+            return tuple(name.strip() for name in value.split(","))
         return value
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and (len(names) < 2 or "" in names or len(set(names)) < len(names)):
+            raise ValueError("give at least two different names, such as cats,dogs")
+        return names
 
     @field_validator("label_regex")
     @classmethod
@@ -158,6 +161,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise ConfigError(f"`--config {path}` cannot be read: {exc}.") from exc
+    except (OSError, ValueError) as exc:  # ValueError: not TOML, or not UTF-8
+        raise ConfigError(
+            f"`--config {path}` cannot be read. Received: {exc}. Give a TOML file with lines such as"
+            " `threshold = 0.5`."
+        ) from exc
     return {key.replace("-", "_"): value for key, value in content.items()}

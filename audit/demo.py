@@ -5,13 +5,14 @@ the model learns from and on no 3, so the model learns "bars mean 8". Half of al
 validation set carry bars: 3s behind bars are then called 8.
 """
 
-import logging
+import sys
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 from audit.errors import RunFolderError
 from audit.pipeline import run
@@ -19,13 +20,11 @@ from audit.results import Run
 
 SIDE = 32
 """Height and width of the images in pixels."""
-CLASS_NAMES = ("3", "8")
+CLASS_NAMES = ("three", "eight")
 BARRED_SHARE = 0.6
 """Share of the 8s in the training set that carry bars."""
 _SEED = 7
 _EPOCHS = 30
-
-logger = logging.getLogger("audit")
 
 
 def run_demo(out: Path, *, progress: bool = True) -> Run:
@@ -48,11 +47,19 @@ def run_demo(out: Path, *, progress: bool = True) -> Run:
             ) from exc
         train, validation = draw_digits(_SEED)
         save_images(images_path, *validation)
+        if progress:
+            tqdm.write(f"training on {len(train[0])} digits", file=sys.stderr)
         model = train_model(*train)
         partial = out / ".model.tmp.keras"
         model.save(partial)
         partial.replace(model_path)
-    return run(model_path, images_path, out / "run", progress=progress)
+    return run(
+        model_path,
+        images_path,
+        out / "run",
+        classes=CLASS_NAMES,
+        progress=progress,
+    )
 
 
 Digits = tuple[np.ndarray, np.ndarray, np.ndarray]

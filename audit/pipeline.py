@@ -5,6 +5,7 @@ stages wrote; disk is the truth, so an audit that was killed goes on where it st
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from audit import __version__
 from audit.config import AuditConfig, make_config, option_name
 from audit.engines.local import cut_shards, run_shards
 from audit.errors import ConfigError, DatasetError, RunFolderError
+from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import Listing, check_class_count, list_images
 from audit.results import Run
 from audit.run_folder import FORMAT_VERSION, Receipt, RunFolder
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from audit.predict.model import AuditedModel
 
 STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
-SCALING_SAMPLE = 64
-"""Images on which the other scalings are tried."""
+SCALING_SAMPLE = 96
+"""Images on which the other scalings are tried, if a quarter of them gives reason to."""
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -132,6 +134,7 @@ class _Audit:
 
     @cached_property
     def source(self) -> "ImageSource":
+        prepare_tensorflow()
         from audit.predict.dataset import DatasetSource, FileSource
 
         if not isinstance(self.data_input, Path):
@@ -147,6 +150,7 @@ class _Audit:
 
     @cached_property
     def model(self) -> "AuditedModel":
+        prepare_tensorflow()
         from audit.predict.model import load_model, wrap_model
 
         config = self.config
@@ -196,10 +200,13 @@ class _Audit:
         config = self.config.model_dump(mode="json")
         if self.folder.manifest_path.is_file():
             self.manifest = RunFolder.open(self.folder.path).read_manifest()
-            _refuse_changes(self.folder.path, self.manifest, fingerprints, config)
-            if self.manifest["status"] != "done":
-                logger.info("resumed")
-            return
+            if self.folder.shard_indices("predictions"):
+                _refuse_changes(self.folder.path, self.manifest, fingerprints, config)
+                if self.manifest["status"] != "done":
+                    logger.info("resumed")
+                return
+            # A run that stopped before its first prediction, say at a model that needs another
+            # option, has nothing to keep: it starts afresh with what is given now.
         self.manifest = {
             "format_version": FORMAT_VERSION,
             "program": {"name": "gradcam-audit", "version": __version__},
@@ -237,7 +244,7 @@ class _Audit:
             self.manifest["warnings"].append(entry)
         logger.warning(text)
         if self.progress:
-            tqdm.write(f"WARNING: {text}", file=_stderr())
+            tqdm.write(f"WARNING: {text}", file=sys.stderr)
 
     def _run_stage(self, name: str, stage: Callable[[], None]) -> None:
         number = STAGES.index(name) + 1
@@ -252,10 +259,10 @@ class _Audit:
         self._save_manifest()
         logger.info("%s done in %.1f s", name, time.perf_counter() - begin)
 
-    def _bar(self, name: str, total: int) -> "tqdm[Any]":
+    def _bar(self, name: str, total: int, unit: str = "images") -> "tqdm[Any]":
         label = f"{name} (stage {STAGES.index(name) + 1} of {len(STAGES)})"
         return tqdm(
-            total=total, desc=label, unit=" images", disable=not self.progress, file=_stderr()
+            total=total, desc=label, unit=f" {unit}", disable=not self.progress, file=sys.stderr
         )
 
     # Stages
@@ -265,9 +272,9 @@ class _Audit:
         self.folder.write_table("unreadable", self.listing.left_out)
 
     def _predict(self) -> None:
+        model = self.model  # The first use of TensorFlow.
         from audit.predict.inference import PredictWorker, predict_shard
 
-        model = self.model
         check_class_count(self.listing.class_names, model.head.n_classes, model.name)
         self._describe_model(model)
         self._check_scaling()
@@ -381,6 +388,7 @@ class _Audit:
             )
 
     def _explain(self) -> None:
+        prepare_tensorflow()
         from audit.explain.explanations import ExplainWorker, explain_shard, layers_table
         from audit.explain.selection import select_explained
 
@@ -441,7 +449,7 @@ class _Audit:
     def _report(self) -> None:
         from audit.report.render import render_report
 
-        with self._bar("report", 0) as bar:
+        with self._bar("report", 0, unit="pages") as bar:
 
             def on_page(done: int, total: int) -> None:
                 bar.total = total
@@ -491,7 +499,7 @@ def _open_log(folder: RunFolder) -> Iterator[None]:
         raise RunFolderError(
             f"`{path}` is a file, not a folder. Received: --out {path}. Give a new folder."
         )
-    if path.is_dir() and any(path.iterdir()) and not folder.manifest_path.is_file():
+    if path.is_dir() and not folder.manifest_path.is_file() and _holds_foreign_files(folder):
         raise RunFolderError(
             f"`{path}` is not empty and not a run folder. Received: a folder without a"
             " manifest.json. Give a new folder, so that nothing of yours is overwritten."
@@ -520,11 +528,11 @@ def _open_log(folder: RunFolder) -> Iterator[None]:
         logger.level, logger.propagate = level, propagate
 
 
+def _holds_foreign_files(folder: RunFolder) -> bool:
+    """Tell whether a folder without a manifest holds more than a run stopped at once leaves."""
+    own = {folder.log_path.parent.name, f".{folder.manifest_path.name}.tmp"}
+    return any(entry.name not in own for entry in folder.path.iterdir())
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _stderr() -> Any:
-    import sys
-
-    return sys.stderr

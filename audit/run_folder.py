@@ -313,7 +313,8 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given; NaN becomes null."""
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8", "surrogateescape"))
+    # A file name that is not UTF-8 becomes a JSON escape, so that every reader can decode the file.
+    write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -337,8 +338,11 @@ class _Atomic:
         if kind is not None:
             self.temporary.unlink(missing_ok=True)
             return
-        _flush(self.temporary)
-        os.replace(self.temporary, self.path)
+        try:
+            _flush(self.temporary)
+            os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)  # still there only if that failed
         _flush(self.path.parent)
 
 

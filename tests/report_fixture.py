@@ -7,6 +7,7 @@ lower right corner, so that there are two focus patterns. Names are hostile on p
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +33,11 @@ HOSTILE_NAMES = (
     "\u202egnp.tac\u202c " + "long name " * 30,
 )
 HOSTILE_PATH = "../..//<img src=x onerror=alert(1)>/\u202egpj.exe\n" + "deep/" * 40
+LEFT_OUT = (
+    ("broken/<b>torn</b>.jpg", "unreadable", "Unexpected end of file"),
+    ("notes.txt", "skipped", "its name does not end in .bmp, .gif, .jpeg, .jpg or .png"),
+    ("drawing.webp", "skipped", "its name does not end in .bmp, .gif, .jpeg, .jpg or .png"),
+)
 SIDE = 96
 SHARD = 40
 EMPTY_ERROR = 3
@@ -45,6 +51,32 @@ class Sizes:
     n_images: int = 300
     n_errors: int = 30
     n_layers: int = 20
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is true and what the model says, int arrays of shape (n_images,)."""
+
+    y_true: np.ndarray
+    y_pred: np.ndarray
+
+    @property
+    def errors(self) -> np.ndarray:
+        return np.flatnonzero(self.y_true != self.y_pred)
+
+    @property
+    def controls(self) -> np.ndarray:
+        """As many correct images as there are errors."""
+        return np.flatnonzero(self.y_true == self.y_pred)[: len(self.errors)]
+
+    @property
+    def explained(self) -> np.ndarray:
+        return np.sort(np.concatenate([self.errors, self.controls]))
+
+    def is_empty(self, image_id: int, explained_class: int) -> bool:
+        """Whether nothing speaks for this class in the fused map."""
+        chosen = self.errors[EMPTY_ERROR : EMPTY_ERROR + 1]
+        return image_id in chosen and explained_class == self.y_pred[image_id]
 
 
 def write_run(
@@ -68,25 +100,20 @@ def write_run(
     folder = RunFolder(path)
     rng = np.random.default_rng(7)
     y_true, scores = _draw_scores(rng, len(class_names), sizes)
-    y_pred = scores.argmax(axis=1)
+    labels = Labels(y_true, scores.argmax(axis=1))
     _write_images(folder, y_true)
-    _write_predictions(folder, y_true, y_pred, scores)
-    binary = len(class_names) == 2
+    _write_predictions(folder, labels, scores)
+    positive = 1 if len(class_names) == 2 else None
     metrics = compute_metrics(
-        y_true, y_pred, scores, class_names, positive=1 if binary else None, threshold=0.5
+        y_true, labels.y_pred, scores, class_names, positive=positive, threshold=0.5
     )
     folder.write_metrics(metrics.summary)
     folder.write_table("class_metrics", metrics.classes)
     folder.write_table("confusion", metrics.confusion)
-    unreadable = [
-        ("broken/<b>torn</b>.jpg", "unreadable", "Unexpected end of file"),
-        ("notes.txt", "skipped", "its name does not end in .bmp, .gif, .jpeg, .jpg or .png"),
-        ("drawing.webp", "skipped", "its name does not end in .bmp, .gif, .jpeg, .jpg or .png"),
-    ]
-    folder.write_table("unreadable", pd.DataFrame(unreadable, columns=["path", "kind", "reason"]))
+    folder.write_table("unreadable", pd.DataFrame(LEFT_OUT, columns=["path", "kind", "reason"]))
     if explained:
-        _write_explanations(folder, rng, y_true, y_pred, sizes.n_layers)
-        _write_patterns(folder, y_true, y_pred, patterns)
+        _write_explanations(folder, rng, labels, sizes.n_layers)
+        _write_patterns(folder, labels, patterns and len(labels.errors) > 0)
     _write_manifest(folder, class_names, sizes.n_images, explained)
     return folder
 
@@ -94,7 +121,7 @@ def write_run(
 def _draw_scores(
     rng: np.random.Generator, n_classes: int, sizes: Sizes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels of shape (n,) and scores of shape (n, n_classes) with exactly n_errors wrong."""
+    """Return labels (n,) and scores (n, n_classes), exactly `n_errors` of them wrong."""
     y_true = np.arange(sizes.n_images) % n_classes
     wrong = rng.choice(sizes.n_images, sizes.n_errors, replace=False)
     y_pred = y_true.copy()
@@ -116,7 +143,8 @@ def _write_images(folder: RunFolder, y_true: np.ndarray) -> None:
             "image_id": np.arange(n_images),
             "path": paths,
             "y_true": y_true.astype(np.int32),
-            "camera": ["<b>north</b>", "south \u202eeast"] * (n_images // 2) + ["x"] * (n_images % 2),
+            "camera": ["<b>north</b>", "south \u202eeast"] * (n_images // 2)
+            + ["x"] * (n_images % 2),
             "exposure </td>": np.linspace(0.1, 3, n_images),
             "y_pred": ["mine, not yours"] * n_images,
         }
@@ -124,9 +152,8 @@ def _write_images(folder: RunFolder, y_true: np.ndarray) -> None:
     folder.write_table("images", frame)
 
 
-def _write_predictions(
-    folder: RunFolder, y_true: np.ndarray, y_pred: np.ndarray, scores: np.ndarray
-) -> None:
+def _write_predictions(folder: RunFolder, labels: Labels, scores: np.ndarray) -> None:
+    y_true, y_pred = labels.y_true, labels.y_pred
     ids = np.arange(len(y_true))
     highest = np.sort(scores, axis=1)
     table = pa.Table.from_arrays(
@@ -152,62 +179,69 @@ def _layer_table(n_layers: int) -> pd.DataFrame:
         side = 48 >> stage
         name = f"block_{stage}_layer_{n} <conv>"
         kind = ("Conv2D", "BatchNormalization", "ReLU")[n % 3]
-        rows.append((name, f"backbone/{name}", kind, side, side, 16, min(side, 28), min(side, 28), stage, n, True, ""))
-    rows.append(("pool", "backbone/pool", "AveragePooling2D", 1, 1, 64, 0, 0, 3, n_layers, False, "it has no width and height"))
-    rows.append((FUSED_LAYER, FUSED_LAYER, "fusion", 32, 32, 1, 32, 32, 4, n_layers + 1, True, ""))
+        stored = min(side, 28)
+        size = (side, side, 16, stored, stored)
+        rows.append((name, f"backbone/{name}", kind, *size, stage, n, True, ""))
+    pool = ("pool", "backbone/pool", "AveragePooling2D", 1, 1, 64, 0, 0, 3, n_layers, False)
+    rows.append((*pool, "it has no width and height"))
+    fused = (FUSED_LAYER, FUSED_LAYER, "fusion", 32, 32, 1, 32, 32, 4, n_layers + 1, True, "")
+    rows.append(fused)
     return pd.DataFrame(rows, columns=SCHEMAS["layers"].names)
 
 
 def _write_explanations(
-    folder: RunFolder,
-    rng: np.random.Generator,
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    n_layers: int,
+    folder: RunFolder, rng: np.random.Generator, labels: Labels, n_layers: int
 ) -> None:
     layers = _layer_table(n_layers)
     folder.write_table("layers", layers)
-    kept = layers[layers["kept"]]
-    errors = np.flatnonzero(y_true != y_pred)
-    controls = np.flatnonzero(y_true == y_pred)[: len(errors)]
-    ids = np.sort(np.concatenate([errors, controls]))
-    for index, start in enumerate(range(0, len(ids), SHARD)):
-        part = ids[start : start + SHARD]
+    kept = [*layers[layers["kept"]].itertuples()]
+    for index, start in enumerate(range(0, len(labels.explained), SHARD)):
+        part = labels.explained[start : start + SHARD]
         rows = [
-            (i, c, layer.layer, layer.stored_height, layer.stored_width, *_map(rng, i, c, layer, y_true, y_pred, errors))
-            for i in part
-            for c in sorted({int(y_true[i]), int(y_pred[i])})
-            for layer in kept.itertuples()
+            _explanation(rng, int(image_id), explained_class, layer, labels)
+            for image_id in part
+            for explained_class in _classes_of(labels, image_id)
+            for layer in kept
         ]
-        frame = pd.DataFrame(rows, columns=SCHEMAS["explanations"].names)
-        receipt = Receipt("explanations", index, len(part))
-        folder.write_shard("explanations", index, to_arrow(frame, SCHEMAS["explanations"]), receipt)
-        pictures = [(i, SIDE, SIDE, _draw_picture(int(i), int(y_true[i]))) for i in part]
-        frame = pd.DataFrame(pictures, columns=SCHEMAS["thumbnails"].names)
-        folder.write_shard(
-            "thumbnails", index, to_arrow(frame, SCHEMAS["thumbnails"]), Receipt("thumbnails", index, len(part))
-        )
+        pictures = [
+            (image_id, SIDE, SIDE, draw_picture(int(image_id), int(labels.y_true[image_id])))
+            for image_id in part
+        ]
+        _write_shard(folder, "explanations", index, rows, len(part))
+        _write_shard(folder, "thumbnails", index, pictures, len(part))
 
 
-def _map(rng, image_id, explained_class, layer, y_true, y_pred, errors):
-    """Return peak and cam: glowing left for odd images, lower right for even ones, noise elsewhere."""
+def _write_shard(folder: RunFolder, stage: str, index: int, rows: list, n_images: int) -> None:
+    frame = pd.DataFrame(rows, columns=SCHEMAS[stage].names)
+    table = to_arrow(frame, SCHEMAS[stage])
+    folder.write_shard(stage, index, table, Receipt(stage, index, n_images))
+
+
+def _classes_of(labels: Labels, image_id: int) -> list[int]:
+    return sorted({int(labels.y_true[image_id]), int(labels.y_pred[image_id])})
+
+
+def _explanation(
+    rng: np.random.Generator, image_id: int, explained_class: int, layer: Any, labels: Labels
+) -> tuple:
+    """Return a row: glowing left for odd images, lower right for even ones, and some noise."""
     height, width = layer.stored_height, layer.stored_width
-    is_empty = image_id == errors[EMPTY_ERROR] and explained_class == y_pred[image_id]
-    if is_empty and layer.layer == FUSED_LAYER:
-        return float("nan"), bytes(height * width)
+    key = (image_id, explained_class, layer.layer, height, width)
+    if layer.layer == FUSED_LAYER and labels.is_empty(image_id, explained_class):
+        return (*key, np.float32("nan"), bytes(height * width))
     ys, xs = np.mgrid[0:height, 0:width] / max(height - 1, 1)
     bar = np.exp(-((xs - 0.12) ** 2) / 0.02)
     corner = np.exp(-((xs - 0.8) ** 2 + (ys - 0.75) ** 2) / 0.04)
     glow = bar if image_id % 2 else corner
-    if explained_class == y_true[image_id]:
+    if explained_class == labels.y_true[image_id]:
         glow = np.roll(glow, height // 3, axis=0)
     cam = glow + 0.25 * rng.random((height, width))
     cam = np.rint(255 * cam / cam.max()).astype(np.uint8)
-    peak = (1.0 if explained_class == y_pred[image_id] else 0.6) * (1 + layer.order) * 0.1
-    return np.float32(peak), cam.tobytes()
+    strength = 1.0 if explained_class == labels.y_pred[image_id] else 0.6
+    return (*key, np.float32(strength * (1 + layer.order) * 0.1), cam.tobytes())
 
 
-def _draw_picture(image_id: int, label: int) -> bytes:
+def draw_picture(image_id: int, label: int) -> bytes:
     """Return a JPEG of a grey field with a square whose corner is the class."""
     picture = np.full((SIDE, SIDE, 3), 170, np.uint8)
     picture[:, :, 0] += np.arange(SIDE, dtype=np.uint8)[None, :] // 2
@@ -218,47 +252,66 @@ def _draw_picture(image_id: int, label: int) -> bytes:
     return bytes(jpeg)
 
 
-def _write_patterns(folder: RunFolder, y_true: np.ndarray, y_pred: np.ndarray, found: bool) -> None:
-    errors = np.flatnonzero(y_true != y_pred)
-    controls = np.flatnonzero(y_true == y_pred)[: len(errors)]
-    rows = []
-    for image_id in np.sort(np.concatenate([errors, controls])):
-        is_error = y_true[image_id] != y_pred[image_id]
-        is_empty = image_id == errors[min(EMPTY_ERROR, len(errors) - 1)]
-        for explained_class in sorted({int(y_true[image_id]), int(y_pred[image_id])}):
-            is_predicted = explained_class == y_pred[image_id]
-            grouped = found and is_predicted and not is_empty and image_id % 7 != 0
-            pattern = (1 if image_id % 2 else 2) if grouped else -1
-            rows.append((image_id, explained_class, "error" if is_error else "control", y_true[image_id], y_pred[image_id], is_predicted, is_empty and is_predicted, pattern))
-    columns = ["image_id", "explained_class", "role", "y_true", "y_pred", "is_predicted", "is_empty", "pattern"]
-    focus = pd.DataFrame(rows, columns=columns)
+def _write_patterns(folder: RunFolder, labels: Labels, found: bool) -> None:
+    """Put odd images into pattern 1 and even ones into 2, but for every seventh and empty maps."""
+    focus = pd.DataFrame(
+        [
+            (int(image_id), explained_class)
+            for image_id in labels.explained
+            for explained_class in _classes_of(labels, image_id)
+        ],
+        columns=["image_id", "explained_class"],
+    )
+    ids = focus["image_id"].to_numpy(int)
+    focus["y_true"], focus["y_pred"] = labels.y_true[ids], labels.y_pred[ids]
+    focus["role"] = np.where(focus["y_true"] == focus["y_pred"], "control", "error")
+    focus["is_predicted"] = focus["explained_class"] == focus["y_pred"]
+    pairs = zip(ids, focus["explained_class"], strict=True)
+    focus["is_empty"] = [labels.is_empty(i, c) for i, c in pairs]
+    grouped = found & focus["is_predicted"] & ~focus["is_empty"] & (ids % 7 != 0)
+    focus["pattern"] = np.where(grouped, np.where(ids % 2, 1, 2), -1)
     folder.write_table("focus", focus)
-    numbers = (1, 2) if found else ()
-    patterns = [_pattern_row(focus, number, len(errors), len(controls)) for number in numbers]
-    folder.write_table("patterns", pd.DataFrame(patterns, columns=_PATTERN_COLUMNS))
+    rows = [_pattern_row(focus, number, labels) for number in ((1, 2) if found else ())]
+    folder.write_table("patterns", pd.DataFrame(rows, columns=PATTERN_COLUMNS))
 
 
-_PATTERN_COLUMNS = [
-    "pattern", "name", "n_errors", "share_of_errors", "n_controls", "control_share", "lift", "lift_low",
-    "lift_high", "stability", "confusions", "exemplars", "mean_height", "mean_width", "mean_map",
-    "centre_x", "verdict",
-]  # fmt: skip
+PATTERN_COLUMNS = (
+    *("pattern", "name", "n_errors", "share_of_errors", "n_controls", "control_share"),
+    *("lift", "lift_low", "lift_high", "stability", "confusions", "exemplars"),
+    *("mean_height", "mean_width", "mean_map", "centre_x", "verdict"),
+)
 
 
-def _pattern_row(focus: pd.DataFrame, number: int, n_errors: int, n_controls: int) -> tuple:
-    members = focus[(focus["role"] == "error") & (focus["pattern"] == number)]
-    n_control = int(((focus["role"] == "control") & (focus["pattern"] == number)).sum())
-    share, control_share = len(members) / n_errors, n_control / n_controls
-    counts = members.value_counts(["y_true", "y_pred"]).sort_index().sort_values(ascending=False, kind="stable")
-    confusions = [{"y_true": int(t), "y_pred": int(p), "count": int(n)} for (t, p), n in counts.items()]
+def _pattern_row(focus: pd.DataFrame, number: int, labels: Labels) -> dict[str, Any]:
+    chosen = focus[focus["pattern"] == number]
+    members, controls = chosen[chosen["role"] == "error"], chosen[chosen["role"] == "control"]
+    share = len(members) / len(labels.errors)
+    control_share = len(controls) / len(labels.controls)
+    counts = members.value_counts(["y_true", "y_pred"]).sort_index()
     xs = np.tile(np.arange(8), (8, 1))
     mean_map = 255 - 36 * xs if number == 1 else 36 * xs * np.arange(8)[:, None] // 8
-    return (
-        number, "left edge, upright" if number == 1 else "lower right corner, small", len(members), share,
-        n_control, control_share, share / control_share, share / control_share * 0.6,
-        share / control_share * 1.7, 0.91, confusions, members["image_id"].head(10).tolist(), 8, 8,
-        mean_map.astype(np.uint8).tobytes(), 0.2, "not tested",
-    )  # fmt: skip
+    return {
+        "pattern": number,
+        "name": "left edge, upright" if number == 1 else "lower right corner, small",
+        "n_errors": len(members),
+        "share_of_errors": share,
+        "n_controls": len(controls),
+        "control_share": control_share,
+        "lift": share / control_share,
+        "lift_low": share / control_share * 0.6,
+        "lift_high": share / control_share * 1.7,
+        "stability": 0.91,
+        "confusions": [
+            {"y_true": int(y_true), "y_pred": int(y_pred), "count": int(count)}
+            for (y_true, y_pred), count in counts.items()
+        ],
+        "exemplars": members["image_id"].head(10).tolist(),
+        "mean_height": 8,
+        "mean_width": 8,
+        "mean_map": mean_map.astype(np.uint8).tobytes(),
+        "centre_x": 0.2,
+        "verdict": "not tested",
+    }
 
 
 def _write_manifest(
@@ -275,18 +328,42 @@ def _write_manifest(
         "started": "2026-03-01T20:15:00+00:00",
         "finished": "2026-03-01T20:17:00+00:00",
         "model": {"name": "corners <model>.keras", "n_parameters": 123456},
-        "data": {"name": "val & more", "kind": "folders", "n_images": n_images, "n_skipped": 2, "n_unreadable": 1},
+        "data": {
+            "name": "val & more",
+            "kind": "folders",
+            "n_images": n_images,
+            "n_skipped": 2,
+            "n_unreadable": 1,
+        },
         "config": AuditConfig().model_dump(),
         "class_names": list(class_names),
         "positive_class": class_names[1] if len(class_names) == 2 else None,
-        "input": {"height": SIDE, "width": SIDE, "channels": 3, "scaling": "none", "aspect": "stretch"},
+        "input": {
+            "height": SIDE,
+            "width": SIDE,
+            "channels": 3,
+            "scaling": "none",
+            "aspect": "stretch",
+        },
         "head": {"kind": "softmax", "explained": "The logit of the class, before the softmax."},
         "fingerprints": {"model": "ab" * 32, "data": "cd" * 32},
-        "versions": {"python": "3.11.9", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.0"},
-        "scaling_check": {"n_images": 64, "accuracies": {"none": 0.9, "0-1": 0.97, "-1-1": 0.5}, "suggested": "0-1"},
+        "versions": {
+            "python": "3.11.9",
+            "tensorflow": "2.21.0",
+            "keras": "3.15.1",
+            "numpy": "2.4.0",
+        },
+        "scaling_check": {
+            "n_images": 64,
+            "accuracies": {"none": 0.9, "0-1": 0.97, "-1-1": 0.5},
+            "suggested": "0-1",
+        },
         "warnings": [
             {"kind": "empty", "text": "1 fused map is empty: nothing speaks for its class."},
-            {"kind": "scaling", "text": "With --scaling 0-1 a sample of 64 images scores 97 % instead of 90 %."},
+            {
+                "kind": "scaling",
+                "text": "With --scaling 0-1 a sample of 64 images scores 97 % instead of 90 %.",
+            },
         ],
         "stages": stages,
     }

@@ -56,6 +56,7 @@ class ActivationRecorder:
         self._graph = tf.compat.v1.get_default_graph()
         self._seen: dict[int, tf.Tensor] = {}
         self._calls: dict[str, int] = {}
+        self._preprocessing_weights: set[int] = set()
         self._past_preprocessing = False
         self.layers: list[Layer] = []
         self.activations: list[tf.Tensor] = []
@@ -64,12 +65,12 @@ class ActivationRecorder:
     def __call__(
         self, path: tuple[str, ...], operation: keras.Operation, first_input: Any, output: Any
     ) -> None:
-        if (
-            isinstance(operation, keras.Layer)
-            and operation.weights
-            and not _preprocesses(operation)
-        ):
-            self._past_preprocessing = True
+        if isinstance(operation, keras.Layer):
+            weights = {id(weight) for weight in operation.weights}
+            if _preprocesses(operation):
+                self._preprocessing_weights |= weights
+            elif weights - self._preprocessing_weights:  # A container has those of its layers.
+                self._past_preprocessing = True
         for tensor in tf.nest.flatten(output):
             if (
                 isinstance(tensor, tf.Tensor)

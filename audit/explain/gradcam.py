@@ -56,10 +56,10 @@ def weigh_channels(activations: tf.Tensor, channel_weights: tf.Tensor) -> tf.Ten
 
     Source: Selvaraju et al. 2017, eq. 2, before the ReLU.
     """
-    shape = tf.shape(activations)
-    pixels = tf.reshape(activations, (shape[0], -1, activations.shape[-1]))
+    _, height, width, channels = activations.shape
+    pixels = tf.reshape(activations, (-1, height * width, channels))
     maps = tf.matmul(pixels, channel_weights)
-    return tf.reshape(maps, (shape[0], shape[1], shape[2], channel_weights.shape[-1]))
+    return tf.reshape(maps, (-1, height, width, channel_weights.shape[-1]))
 
 
 def positive_part(maps: tf.Tensor, method: Method) -> tf.Tensor:
@@ -88,7 +88,8 @@ def resize_maps(maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     if (maps.shape[1], maps.shape[2]) == size:
         return maps
     shrinks = maps.shape[1] > size[0] or maps.shape[2] > size[1]
-    return tf.image.resize(maps, size, method="area" if shrinks else "bilinear")
+    resized = tf.image.resize(maps, size, method="area" if shrinks else "bilinear")
+    return tf.cast(resized, maps.dtype)  # TensorFlow gives float32 whatever comes in.
 
 
 def mean_over_layers(maps_by_size: Sequence[tf.Tensor], size: tuple[int, int]) -> tf.Tensor:

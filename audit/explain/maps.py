@@ -143,13 +143,14 @@ class Explainer:
     def _trace(
         self, pixels: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
-        scores, kept, maps = self.signed_maps(pixels, classes)
+        scores, kept, signed = self.signed_maps(pixels, classes)
+        maps = [tf.cast(values, tf.float32) for values in signed]  # Layers may differ in precision.
         by_size: dict[tuple[int, int], list[int]] = {}
         for position, layer in enumerate(kept):
             by_size.setdefault((layer.height, layer.width), []).append(position)
         groups, scaled, native_peaks = [], [], []
         for size, positions in by_size.items():
-            stacked = _stack([positive_part(maps[i], self.method) for i in positions])
+            stacked = positive_part(tf.concat([maps[i] for i in positions], -1), self.method)
             in_unit, peaks = divide_by_peak(stacked)
             scaled.append(_unstack(in_unit, len(positions)))
             native_peaks.append(_unstack(peaks, len(positions)))
@@ -212,18 +213,9 @@ def fit_into(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _stack(maps: list[tf.Tensor]) -> tf.Tensor:
-    """Join (n, height, width, k) of several layers to (n, height, width, layers · k)."""
-    return tf.concat(maps, axis=-1)
-
-
 def _unstack(values: tf.Tensor, n_layers: int) -> tf.Tensor:
     """Turn a last axis of layers · k into two axes (layers, k)."""
-    shape = tf.shape(values)[:-1]
-    return tf.ensure_shape(
-        tf.reshape(values, tf.concat([shape, [n_layers, values.shape[-1] // n_layers]], axis=0)),
-        (*values.shape[:-1], n_layers, values.shape[-1] // n_layers),
-    )
+    return tf.reshape(values, (-1, *values.shape[1:-1], n_layers, values.shape[-1] // n_layers))
 
 
 def _quantise(maps: tf.Tensor, n_layers: int) -> tuple[tf.Tensor, tf.Tensor]:

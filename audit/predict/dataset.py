@@ -5,9 +5,10 @@ Pixels are bit-identical to `keras.utils.image_dataset_from_directory` (bilinear
 on request to `keras.utils.load_img`, whose default is the nearest pixel.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -19,6 +20,9 @@ from audit.predict.listing import Listing, make_listing
 
 Batch = tuple[np.ndarray, tf.Tensor]
 """Image ids, int64 of shape (n,), and pixels, float32 of shape (n, height, width, channels)."""
+
+_GREY_WEIGHTS = (19595, 38470, 7471)
+"""Of red, green and blue, in 1/65536: `L24` in Pillow's `Convert.c`."""
 
 
 class ImageSource(Protocol):
@@ -59,7 +63,7 @@ class FileSource:
 
     def batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[Batch]:
         ids = np.asarray(image_ids, np.int64)
-        paths = [str(self._root / self._paths[i]) for i in ids]
+        paths = tf.constant([str(self._root / self._paths[i]) for i in ids], tf.string)
         files = tf.data.Dataset.from_tensor_slices((ids, paths))
         images = files.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         for batch_ids, pixels in images.ignore_errors().batch(batch_size).prefetch(2):
@@ -87,10 +91,8 @@ class DatasetSource:
     """
 
     def __init__(self, dataset: tf.data.Dataset, class_names: Sequence[str] | None) -> None:
-        self._images = dataset.map(
-            lambda *element: keras.utils.unpack_x_y_sample_weight(_one_element(element))[0]
-        ).unbatch()
         y_true = _read_labels(dataset)
+        self._images = dataset.map(lambda images, *rest: images).unbatch()
         names = class_names or getattr(dataset, "class_names", None)
         if not names:
             names = [str(number) for number in range(max(int(y_true.max()) + 1, 2))]
@@ -125,8 +127,13 @@ class DatasetSource:
 def decode_image(content: tf.Tensor, channels: int, interpolation: str) -> tf.Tensor:
     """Decode a file's content to uint8 of shape (height, width, channels), the first frame only.
 
-    With "nearest", JPEGs are decoded with the slow, accurate DCT, as Pillow does for `load_img`.
+    With "nearest", JPEGs are decoded with the slow, accurate DCT, and colour becomes grey by the
+    integer weights of Pillow's `convert("L")`, as `load_img` does.
     """
+    if interpolation == "nearest" and channels == 1:
+        colour = tf.cast(decode_image(content, 3, interpolation), tf.int32)
+        weighted = tf.reduce_sum(colour * _GREY_WEIGHTS, axis=-1, keepdims=True)
+        return tf.cast(tf.bitwise.right_shift(weighted + (1 << 15), 16), tf.uint8)
 
     def as_keras() -> tf.Tensor:
         return tf.io.decode_image(content, channels=channels, expand_animations=False)
@@ -182,10 +189,6 @@ def _nearest_pixels(image: tf.Tensor, length: int, axis: int) -> tf.Tensor:
     return tf.gather(image, tf.minimum(positions, n_pixels - 1), axis=axis)
 
 
-def _one_element(element: tuple[Any, ...]) -> Any:
-    return element[0] if len(element) == 1 else element
-
-
 def _read_labels(dataset: tf.data.Dataset) -> np.ndarray:
     """Return int32 of shape (n_images,) in one pass over the dataset."""
     spec = dataset.element_spec
@@ -193,6 +196,11 @@ def _read_labels(dataset: tf.data.Dataset) -> np.ndarray:
         raise DatasetError(
             "The dataset has no labels. Received: elements that are not (image, label). Give a"
             " batched `tf.data.Dataset` of images and labels."
+        )
+    if not isinstance(spec[0], tf.TensorSpec):
+        raise DatasetError(
+            f"The dataset's elements do not hold one image. Received: {spec[0]!r}. Give a batched"
+            " `tf.data.Dataset` of (image, label), both tensors."
         )
     if spec[0].shape.rank != 4:
         raise DatasetError(
@@ -243,5 +251,5 @@ def _short_reason(exc: Exception, path: Path) -> str:
     if path.stat().st_size == 0:
         return "it is empty (0 bytes)"
     message = getattr(exc, "message", None) or str(exc)
-    text = message.splitlines()[0].split("{{")[0].split(" [Op:")[0]
+    text = re.sub(r"{{.*?}}", "", message).strip().splitlines()[0].split(" [Op:")[0]
     return text.replace(str(path), path.name).strip()[:300] or type(exc).__name__

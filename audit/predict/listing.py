@@ -8,7 +8,7 @@ Nothing is decoded here, and TensorFlow is not needed.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -20,7 +20,7 @@ from audit.errors import DatasetError
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 """The file types that `keras.utils.image_dataset_from_directory` reads."""
 
-_RESERVED = ("image_id", "path", "y_true")
+_OUR_COLUMNS = ("image_id", "y_true")
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,9 @@ def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
             f"`{path}` lacks the column {' and '.join(missing)}. Received: the columns"
             f" {', '.join(map(str, table.columns))}. Name the columns `path` and `label`."
         )
-    if table[["path", "label"]].isna().any(axis=None):
-        row = int(table[["path", "label"]].isna().any(axis=1).to_numpy().argmax())
+    blank = (table[["path", "label"]].isna() | (table[["path", "label"]] == "")).any(axis=1)
+    if blank.any():
+        row = int(blank.to_numpy().argmax())
         raise DatasetError(
             f"`{path}` has a row without a path or a label. Received: row {row + 1} after the"
             " heading. Fill it in or remove it."
@@ -175,7 +176,7 @@ def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
     if table.empty:
         raise DatasetError(f"`{path}` lists no images. Received: 0 rows. Add rows: path, label.")
     root = path.parent
-    table = table.rename(columns={name: f"{name}_" for name in _RESERVED[::2] if name in table})
+    table.columns = _free_names(table.columns)
     table["path"] = [_inside(root, text, path) for text in table["path"].astype(str)]
     table["label"] = table["label"].astype(str)
     doubled = table["path"][table["path"].duplicated()]
@@ -198,11 +199,19 @@ def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
 def _read_manifest(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype={"path": str, "label": str}, keep_default_na=True)
+            table = pd.read_csv(path)
+            # As they are written, so that a class may be called "None" or "01".
+            texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+            for name in {"path", "label"} & set(table.columns):
+                table[name] = texts[name]
+            return table
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
     except (OSError, ValueError) as exc:
-        raise DatasetError(f"`{path}` cannot be read as a table: {exc}.") from exc
+        raise DatasetError(
+            f"`{path}` cannot be read as a table. Received: {str(exc).strip().rstrip('.')}. Give a"
+            " UTF-8 text file with commas, ending in .csv, or a .parquet file."
+        ) from exc
     raise DatasetError(
         f"`{path}` is neither a folder nor a manifest. Received: a file ending in"
         f" {path.suffix or 'nothing'!r}. Give a folder, or a .csv or .parquet file."
@@ -213,7 +222,7 @@ def _walk(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str, str]
     """Return the relative paths of all images below root/folder, and what was left out."""
     images: list[str] = []
     left_out: list[tuple[str, str, str]] = []
-    for path in _files_below(root, folder):
+    for path in _files_below(root, folder, left_out):
         if not _is_utf8(path):
             left_out.append((_legible(path), "unreadable", "its name is not valid UTF-8"))
         elif _is_image(path):
@@ -223,11 +232,20 @@ def _walk(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str, str]
     return images, left_out
 
 
-def _files_below(root: Path, folder: str) -> Iterator[str]:
-    for current, _, names in os.walk(root / folder):
+def _files_below(root: Path, folder: str, left_out: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield all files, relative; add the folders that cannot be entered to `left_out`."""
+
+    def leave_out(exc: OSError) -> None:
+        path = Path(exc.filename).relative_to(root).as_posix()
+        left_out.append((_legible(path), "unreadable", exc.strerror or "it cannot be read"))
+
+    for current, folders, names in os.walk(root / folder, onerror=leave_out):
         relative = Path(current).relative_to(root).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
         yield from (prefix + name for name in names)
+        for name in folders:
+            if os.path.islink(os.path.join(current, name)):
+                left_out.append((_legible(prefix + name), "skipped", "a link to another folder"))
 
 
 def _order_classes(
@@ -257,11 +275,22 @@ def _refuse_no_images(where: Path, left_out: Sequence[tuple[str, str, str]]) -> 
     )
 
 
+def _free_names(columns: Iterable[object]) -> list[str]:
+    """Append "_" to the user's columns that are called as one of ours."""
+    names: list[str] = []
+    for column in columns:
+        name = str(column)
+        while name in _OUR_COLUMNS or name in names:
+            name += "_"
+        names.append(name)
+    return names
+
+
 def _inside(root: Path, text: str, manifest: Path) -> str:
     """Return a manifest's path relative to its folder; refuse one that leaves it."""
-    resolved = Path(os.path.normpath(root / text.replace("\\", "/")))
+    resolved = Path(os.path.abspath(root / text.replace("\\", "/")))
     try:
-        return resolved.relative_to(os.path.normpath(root)).as_posix()
+        return resolved.relative_to(os.path.abspath(root)).as_posix()
     except ValueError as exc:
         raise DatasetError(
             f"`{manifest}` points outside its own folder. Received: {text!r}. Put the manifest in a"
@@ -300,5 +329,5 @@ def _legible(text: str) -> str:
 def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a manifest's path with a NUL in it
         return -1

@@ -26,11 +26,11 @@ class Chart:
 
 
 def reliability_chart(rows: Sequence[Row], label: str) -> Chart:
-    """Draw accuracy against confidence per bin, with intervals, beside the line of perfect calibration.
+    """Draw accuracy against confidence per bin, with intervals, beside the perfect diagonal.
 
     Args:
-        rows: `confidence`, `accuracy`, `accuracy_low`, `accuracy_high`, `n` per bin; empty bins have
-            n = 0 and are left out.
+        rows: `confidence`, `accuracy`, `accuracy_low`, `accuracy_high`, `n` per bin; empty bins
+            have n = 0 and are left out.
         label: what the chart shows, in words.
     """
     filled = [dict(row) for row in rows if row["n"]]

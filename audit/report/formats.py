@@ -116,7 +116,7 @@ def legible(text: Any) -> str:
 
 
 def shorten(text: Any, length: int = 60) -> str:
-    """Return a long name with its middle left out, so that beginning and end still tell it apart."""
+    """Return a long name without its middle, so that beginning and end still tell it apart."""
     whole = legible(text)
     if len(whole) <= length:
         return whole

@@ -21,7 +21,11 @@ PICTURE_BRIGHTNESS = 0.8
 LUMA = np.array([0.0722, 0.7152, 0.2126], np.float32)
 """How much blue, green and red count in grey, as in CSS filters (ITU-R BT.709)."""
 
-COLOUR_MAPS = {"inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS, "jet": cv2.COLORMAP_JET}
+COLOUR_MAPS = {
+    "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "jet": cv2.COLORMAP_JET,
+}
 """Perceptually even and safe for colour-blind readers, but for `jet`, the article's rainbow."""
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.report.formats import legible
+from audit.report.run_data import records
 from audit.run_folder import FUSED_LAYER, RunFolder
 
 LAYER_DETAIL = 14
@@ -28,8 +29,8 @@ STEPS = 63
 class MapLayer:
     """A layer as pages show it. `height` and `width` are those of the packed map.
 
-    The map is `own_height` × `own_width` in the model and was stored at `stored_…`. The fused and the
-    last layer's map are `is_whole`: neither made smaller nor rounded.
+    The map is `own_height` × `own_width` in the model and was stored at `stored_…`. The fused and
+    the last layer's map are `is_whole`: neither made smaller nor rounded.
     """
 
     name: str
@@ -53,9 +54,9 @@ class MapLayer:
 class ShardMaps:
     """The maps of one shard, small as on pages.
 
-    `peaks` is float32 of shape (n_rows, n_layers), 0 where nothing speaks for the class; `values` is
-    uint8 of shape (n_rows, n_bytes), the maps of all layers one after the other, row-major. A map's
-    true value is `value / 255 × peak`. `rows` says which (image_id, explained_class) is in which row.
+    `peaks` is float32 of shape (n_rows, n_layers), 0 where nothing speaks for the class; `values`
+    is uint8 of shape (n_rows, n_bytes), the maps of all layers one after the other, row-major. A
+    map's true value is `value / 255 × peak`. `rows`: (image_id, explained_class) → its row.
     """
 
     layers: Sequence[MapLayer]
@@ -70,7 +71,7 @@ class ShardMaps:
         return self.values[row, start : start + height * width].reshape(height, width)
 
     def pack(self, rows: Sequence[int]) -> str:
-        """Return base64 of a zlib stream: all peaks of each row (float32, little-endian), then maps."""
+        """Return base64 of a zlib stream: every row's peaks (float32, little-endian), then maps."""
         chosen = list(rows)
         content = self.peaks[chosen].astype("<f4").tobytes() + self.values[chosen].tobytes()
         return base64.b64encode(zlib.compress(content, 6)).decode("ascii")
@@ -83,13 +84,13 @@ def map_layers(layers: pd.DataFrame, detail: int = LAYER_DETAIL) -> tuple[MapLay
     kept = pd.concat([kept[~is_fused], kept[is_fused]])
     last = kept.loc[~is_fused, "layer"].iloc[-1] if (~is_fused).any() else None
     result = []
-    for row in kept.itertuples():
-        height, width = int(row.stored_height), int(row.stored_width)
-        whole = row.layer in (FUSED_LAYER, last)
+    for row in records(kept):
+        height, width = int(row["stored_height"]), int(row["stored_width"])
+        whole = row["layer"] in (FUSED_LAYER, last)
         small = (height, width) if whole else _small_size(height, width, detail)
-        own = (int(row.height), int(row.width))
-        text = (str(row.layer), str(row.path), str(row.kind))
-        result.append(MapLayer(*text, int(row.stage), *small, height, width, *own, whole))
+        own = (int(row["height"]), int(row["width"]))
+        text = (str(row["layer"]), str(row["path"]), str(row["kind"]))
+        result.append(MapLayer(*text, int(row["stage"]), *small, height, width, *own, whole))
     return tuple(result)
 
 

@@ -1,7 +1,7 @@
 """Writes the report: a folder of static pages that opens from disk, without any network.
 
-In: a run folder whose metrics are done. Out: `report/` in it, whole or not at all. The same run folder
-gives the same bytes. TensorFlow is never loaded.
+In: a run folder whose metrics are done. Out: `report/` in it, whole or not at all. The same run
+folder gives the same bytes. TensorFlow is never loaded.
 """
 
 import shutil
@@ -19,14 +19,21 @@ from audit.report import images
 from audit.report.charts import Chart
 from audit.report.formats import FILTERS, is_defined
 from audit.report.maps import MapLayer, ShardMaps, iter_shard_maps, map_layers
-from audit.report.run_data import RunData, read_run, read_top_scores
+from audit.report.run_data import RunData, read_run, read_top_scores, records
 from audit.report.views import errors, metrics, overview, patterns, run
 from audit.run_folder import RunFolder
 
 Progress = Callable[[int, int], None]
 
-PLAIN_FILES = ("report.css", "tables.js", "gallery.js", "maps.js", "viewer.js", "copy.js", "favicon.svg")
-MAX_THUMB_BATCH = 64
+PLAIN_FILES = (
+    "report.css",
+    "tables.js",
+    "gallery.js",
+    "maps.js",
+    "viewer.js",
+    "copy.js",
+    "favicon.svg",
+)
 
 
 def render_report(folder: RunFolder, *, progress: Progress | None = None) -> Path:
@@ -102,14 +109,18 @@ class PageWriter:
         for name in PLAIN_FILES:
             source, _, _ = loader.get_source(self.environment, f"static/{name}")
             (target / name).write_bytes(source.encode())
-        tables = {name: images.colour_table(name).reshape(-1).tolist() for name in images.COLOUR_MAPS}
+        tables = {
+            name: images.colour_table(name).reshape(-1).tolist() for name in images.COLOUR_MAPS
+        }
         alpha = np.rint(images.heat_alpha() * 255).astype(int).tolist()
         template = self.environment.get_template("static/colours.js.jinja")
-        (target / "colours.js").write_text(template.render(tables=tables, alpha=alpha), encoding="utf-8")
+        (target / "colours.js").write_text(
+            template.render(tables=tables, alpha=alpha), encoding="utf-8"
+        )
 
 
 def _drawing(chart: Chart) -> Markup:
-    """Mark a chart's SVG as safe: the one place where text is not escaped. Vega escaped its words."""
+    """Mark a chart's SVG as safe: the one text that is not escaped here, as Vega has done it."""
     return Markup(chart.svg)
 
 
@@ -124,10 +135,10 @@ def _write_error_pictures(folder: RunFolder, data: RunData, target: Path) -> Non
 
 
 def _write_pattern_pictures(data: RunData, target: Path) -> None:
-    for row in data.patterns.itertuples():
-        content = np.frombuffer(row.mean_map, np.uint8)
-        mean_map = content.reshape(int(row.mean_height), int(row.mean_width))
-        path = target / "images" / f"pattern-{int(row.pattern)}.jpg"
+    for row in records(data.patterns):
+        content = np.frombuffer(row["mean_map"], np.uint8)
+        mean_map = content.reshape(int(row["mean_height"]), int(row["mean_width"]))
+        path = target / "images" / f"pattern-{int(row['pattern'])}.jpg"
         path.write_bytes(images.colour_map_picture(mean_map))
 
 

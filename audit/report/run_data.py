@@ -123,10 +123,13 @@ def _read_picture_sizes(folder: RunFolder) -> dict[int, tuple[int, int]]:
 
 def _read_fused_peaks(folder: RunFolder) -> dict[tuple[int, int], float]:
     peaks = {}
-    for shard in folder.iter_shards("explanations", ["image_id", "explained_class", "layer", "peak"]):
-        for row in shard[shard["layer"] == FUSED_LAYER].itertuples():
-            speaks = np.isfinite(row.peak) and row.peak > 0
-            peaks[int(row.image_id), int(row.explained_class)] = float(row.peak) if speaks else 0.0
+    for shard in folder.iter_shards(
+        "explanations", ["image_id", "explained_class", "layer", "peak"]
+    ):
+        for row in records(shard[shard["layer"] == FUSED_LAYER]):
+            speaks = np.isfinite(row["peak"]) and row["peak"] > 0
+            key = int(row["image_id"]), int(row["explained_class"])
+            peaks[key] = float(row["peak"]) if speaks else 0.0
     return peaks
 
 
@@ -139,6 +142,11 @@ def _table_or_empty(folder: RunFolder, name: str, columns: tuple[str, ...]) -> p
     if not folder.table_path(name).is_file():
         return pd.DataFrame(columns=list(columns))
     return folder.read_table(name)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def as_records(value: Any) -> list[dict[str, Any]]:

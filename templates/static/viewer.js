@@ -182,7 +182,7 @@
     };
     return {
       layer: whole("layer", 0, last),
-      role: parts.get("role") in maps.roles ? parts.get("role") : start.role,
+      role: Object.hasOwn(maps.roles, parts.get("role")) ? parts.get("role") : start.role,
       colours: Object.hasOwn(COLOURS, parts.get("colours")) ? parts.get("colours") : start.colours,
       opacity: whole("opacity", 0, 100),
       threshold: whole("threshold", 5, 95),

@@ -5,20 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from audit.report.formats import legible
 from audit.report.maps import LAYER_DETAIL, MapLayer, ShardMaps, pack_layers
-from audit.report.run_data import RunData
+from audit.report.run_data import RunData, records
 from audit.report.views.parts import (
     ErrorThumb,
     Site,
-    error_href,
     error_thumbs,
     make_site,
     pattern_names,
     picture_name,
+    single,
 )
 
 PAGE_SIZE = 200
@@ -37,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class GalleryPage:
-    """One page of the gallery. The first carries `data`, every error in columns, for the filters."""
+    """One page of the gallery. The first carries `data`, all errors in columns, to filter."""
 
     site: Site
     number: int
@@ -82,7 +81,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ErrorPage:
-    """One error. `maps` is the data for the viewer, `None` where the error could not be explained."""
+    """One error. `maps` is the data of the viewer, `None` if the error was not explained."""
 
     site: Site
     thumb: ErrorThumb
@@ -135,12 +134,14 @@ class ErrorPageMaker:
     """Makes pages of errors one at a time, from what all of them share."""
 
     data: RunData
+    rows: Sequence[Mapping[str, Any]]
     layers: Sequence[MapLayer]
     scores: Mapping[int, tuple[tuple[int, float], ...]]
     thumbs: Sequence[ErrorThumb]
     positions: Mapping[int, int]
     siblings: Mapping[int, Sequence[ErrorThumb]]
     packed_layers: str
+    metadata: Sequence[tuple[tuple[str, Any], ...]]
 
     @classmethod
     def build(
@@ -160,12 +161,16 @@ class ErrorPageMaker:
         """
         thumbs = error_thumbs(data, data.errors)
         positions = {thumb.image_id: n for n, thumb in enumerate(thumbs)}
-        return cls(data, layers, scores, thumbs, positions, siblings, pack_layers(layers))
+        rows = records(data.errors)
+        metadata = [tuple(row.items()) for row in records(data.metadata)]
+        return cls(
+            data, rows, layers, scores, thumbs, positions, siblings, pack_layers(layers), metadata
+        )
 
     def page(self, image_id: int, maps: ShardMaps | None) -> ErrorPage:
         """Return the page of one error; `maps` holds its shard, or is `None` if it has no maps."""
         n = self.positions[image_id]
-        row, thumb = self.data.errors.iloc[n], self.thumbs[n]
+        row, thumb = self.rows[n], self.thumbs[n]
         explained = self._explained(image_id, int(row["y_true"]), int(row["y_pred"]))
         last = _last_layer(self.layers)
         siblings = [x for x in self.siblings.get(thumb.pattern, ()) if x.image_id != image_id]
@@ -173,8 +178,8 @@ class ErrorPageMaker:
             site=make_site(self.data),
             thumb=thumb,
             position=n + 1,
-            p_true=float(row["p_true"]),
-            margin=float(row["margin"]),
+            p_true=single(row["p_true"]),
+            margin=single(row["margin"]),
             previous=self.thumbs[n - 1] if n > 0 else None,
             next=self.thumbs[n + 1] if n + 1 < len(self.thumbs) else None,
             explained=explained,
@@ -184,7 +189,7 @@ class ErrorPageMaker:
             maps=self._map_data(image_id, explained, maps),
             scores=self._scores(image_id, int(row["y_true"]), int(row["y_pred"])),
             n_classes=len(self.data.class_names),
-            metadata=tuple(self.data.metadata.iloc[n].items()),
+            metadata=self.metadata[n],
             pattern_href=f"pattern-{thumb.pattern}.html" if thumb.pattern else None,
             siblings=tuple(siblings[:N_SIBLINGS]),
         )
@@ -215,7 +220,7 @@ class ErrorPageMaker:
     def _map_data(
         self, image_id: int, explained: Sequence[ExplainedClass], maps: ShardMaps | None
     ) -> Mapping[str, Any] | None:
-        if maps is None:
+        if maps is None or image_id not in self.data.pictures:
             return None
         rows = [maps.rows.get((image_id, item.index)) for item in explained]
         if any(row is None for row in rows):
@@ -231,10 +236,10 @@ class ErrorPageMaker:
         names = self.data.class_names
         rows = list(self.scores.get(image_id, ()))
         if rows and y_true not in [index for index, _ in rows]:
-            p_true = float(self.data.errors.iloc[self.positions[image_id]]["p_true"])
+            p_true = self.rows[self.positions[image_id]]["p_true"]
             rows.append((y_true, p_true))
         return tuple(
-            ScoreRow(names[index], score, round(100 * score, 2), index == y_true, index == y_pred)
+            ScoreRow(names[index], single(score), round(100 * score, 2), index == y_true, index == y_pred)
             for index, score in rows
         )
 
@@ -247,7 +252,8 @@ def _last_layer(layers: Sequence[MapLayer]) -> int | None:
 
 def _choices(values: pd.Series, names: Mapping[int, str] | Sequence[str]) -> tuple[Choice, ...]:
     counts = values.value_counts().sort_index()
-    return tuple(Choice(int(v), names[int(v)], int(n)) for v, n in counts.items())
+    pairs = zip(counts.index.tolist(), counts.tolist(), strict=True)
+    return tuple(Choice(value, names[value], count) for value, count in pairs)
 
 
 def _gallery_data(data: RunData) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def _gallery_data(data: RunData) -> dict[str, Any]:
         "id": errors["image_id"].tolist(),
         "true": errors["y_true"].tolist(),
         "predicted": errors["y_pred"].tolist(),
-        "confidence": np.round(errors["p_pred"].astype(float), 6).tolist(),
+        "confidence": [single(value) for value in errors["p_pred"]],
         "pattern": errors["pattern"].tolist(),
         "pictures": pictures,
         "path": [legible(path) for path in errors["path"]],

@@ -88,7 +88,13 @@ def _all_measures(data: RunData) -> tuple[Measure, ...]:
     top = metrics["top_k"]
     rows = [
         (metrics, "accuracy", "Accuracy", "percent", "Right answers ÷ images."),
-        (metrics, "balanced_accuracy", "Balanced accuracy", "percent", "Mean of the classes' recalls."),
+        (
+            metrics,
+            "balanced_accuracy",
+            "Balanced accuracy",
+            "percent",
+            "Mean of the classes' recalls.",
+        ),
     ]
     if top is not None:
         note = f"The true class is among the {top['k']} highest scores."
@@ -100,8 +106,20 @@ def _all_measures(data: RunData) -> tuple[Measure, ...]:
             (binary, "specificity", "Specificity", "percent", "TN ÷ (TN + FP)."),
             (binary, "false_positive_rate", "False positive rate", "percent", "FP ÷ (FP + TN)."),
             (binary, "f1", "F1", "percent", "Harmonic mean of precision and recall."),
-            (binary, "roc_auc", "ROC AUC", "number", "A positive is ranked above a negative so often."),
-            (binary, "average_precision", "Average precision", "number", "Area under precision–recall."),
+            (
+                binary,
+                "roc_auc",
+                "ROC AUC",
+                "number",
+                "A positive is ranked above a negative so often.",
+            ),
+            (
+                binary,
+                "average_precision",
+                "Average precision",
+                "number",
+                "Area under precision–recall.",
+            ),
         ]
     else:
         each = "each class against the rest"
@@ -115,9 +133,21 @@ def _all_measures(data: RunData) -> tuple[Measure, ...]:
         ]
     rows += [
         (metrics, "log_loss", "Loss", "number", "Cross-entropy in nats; lower is better."),
-        (metrics, "brier", "Brier score", "number", "Squared error of the scores; lower is better."),
+        (
+            metrics,
+            "brier",
+            "Brier score",
+            "number",
+            "Squared error of the scores; lower is better.",
+        ),
         (metrics, "ece", "Calibration error", "percent", "Expected, 15 bins of equal width."),
-        (metrics, "ece_equal_mass", "Calibration error, equal mass", "percent", "Bins of equal size."),
+        (
+            metrics,
+            "ece_equal_mass",
+            "Calibration error, equal mass",
+            "percent",
+            "Bins of equal size.",
+        ),
     ]
     return tuple(measure(*row) for row in rows)
 

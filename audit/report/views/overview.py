@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit.report.run_data import RunData
+from audit.report.run_data import RunData, records
 from audit.report.views.parts import (
     ClassTable,
     ErrorThumb,
@@ -107,7 +107,7 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
 
 
 def run_warnings(data: RunData) -> tuple[RunWarning, ...]:
-    """Return the run's warnings, those on scaling first, and one of our own if it is not finished."""
+    """Return the run's warnings, those on scaling first, and our own if it is not finished."""
     found = [RunWarning(str(item["kind"]), str(item["text"])) for item in data.manifest["warnings"]]
     found.sort(key=lambda warning: warning.kind != "scaling")
     if not data.is_explained and not data.errors.empty:
@@ -117,7 +117,7 @@ def run_warnings(data: RunData) -> tuple[RunWarning, ...]:
 
 
 def _headline_measures(data: RunData) -> tuple[Measure, ...]:
-    """Return the figures of the first page; errors of each side come beside them for two classes."""
+    """Return the figures of the first page; with two classes each side's errors join them."""
     metrics = data.metrics
     chosen = [
         measure(metrics, "accuracy", "Accuracy", "percent", "of all images are right"),
@@ -132,7 +132,9 @@ def _headline_measures(data: RunData) -> tuple[Measure, ...]:
             note = "true class among the highest"
             chosen.append(measure(metrics, "top_k", label, "percent", note))
         chosen.append(
-            measure(metrics, "macro_roc_auc", "ROC AUC", "number", "mean, one class against the rest")
+            measure(
+                metrics, "macro_roc_auc", "ROC AUC", "number", "mean, one class against the rest"
+            )
         )
     else:
         note = "ranks a positive above a negative"
@@ -176,13 +178,13 @@ def _confusion_matrix(data: RunData) -> tuple[MatrixRow, ...]:
 def _cells(data: RunData) -> dict[tuple[int, int], Pair]:
     """Return the stored cells of the confusion matrix by (true, predicted)."""
     result = {}
-    for row in data.confusion.rename(columns={"count": "n_count"}).itertuples():
-        y_true, y_pred = int(row.y_true), int(row.y_pred)
-        share = plain_estimate(row.share, row.share_low, row.share_high)
+    for row in records(data.confusion):
+        y_true, y_pred = int(row["y_true"]), int(row["y_pred"])
+        share = plain_estimate(row["share"], row["share_low"], row["share_high"])
         result[y_true, y_pred] = Pair(
             true_name=data.class_names[y_true],
             predicted_name=data.class_names[y_pred],
-            count=int(row.n_count),
+            count=int(row["count"]),
             share=share,
             href=gallery_href(true=y_true, predicted=y_pred),
             is_right=y_true == y_pred,

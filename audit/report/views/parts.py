@@ -1,8 +1,8 @@
 """What several pages share: dataclasses and the functions that fill them.
 
-In: `RunData`. Out: small frozen dataclasses, no HTML, no files. Links and image names are relative to
-the report's folder and made of integers only; names and paths are passed on as they are, for the
-templates to escape.
+In: `RunData`. Out: small frozen dataclasses, no HTML, no files. Links and image names are relative
+to the report's folder and made of integers only; names and paths are passed on as they are, for
+the templates to escape.
 """
 
 import math
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from audit.report.run_data import RunData
+from audit.report.run_data import RunData, records
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,25 @@ def plain_estimate(value: Any, low: Any, high: Any) -> Estimate:
     return Estimate(defined(value), defined(low), defined(high))
 
 
+def single(value: float) -> float:
+    """Return a float32 as the shortest decimal that reads back as the same float32."""
+    return float(str(np.float32(value)))
+
+
 def defined(value: Any) -> float | None:
     """Return a stored number, `None` for NaN."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def whisker(found: Estimate, axis_low: float) -> Whisker | None:
-    """Return where an estimate lies on an axis from `axis_low` to 1, if it has an interval on it."""
+    """Return where an estimate lies on an axis from `axis_low` to 1, if its interval does."""
     ends = (found.low, found.value, found.high)
     if any(end is None or not math.isfinite(end) or not 0 <= end <= 1 for end in ends):
         return None
     low, value, high = (
-        round(100 * max(0.0, (end - axis_low) / (1 - axis_low)), 2) for end in ends if end is not None
+        round(100 * max(0.0, (end - axis_low) / (1 - axis_low)), 2)
+        for end in ends
+        if end is not None
     )
     return Whisker(low, value, high)
 
@@ -180,8 +188,8 @@ def error_thumbs(data: RunData, errors: pd.DataFrame) -> list[ErrorThumb]:
     """Return cards for rows of `data.errors`, in their order."""
     names = pattern_names(data)
     result = []
-    for row in errors.itertuples():
-        image_id, predicted, pattern = int(row.image_id), int(row.y_pred), int(row.pattern)
+    for row in records(errors):
+        image_id, predicted, pattern = int(row["image_id"]), int(row["y_pred"]), int(row["pattern"])
         size = data.pictures.get(image_id)
         speaks = size is not None and data.peaks.get((image_id, predicted), 0) > 0
         height, width = size or (1, 1)
@@ -192,10 +200,10 @@ def error_thumbs(data: RunData, errors: pd.DataFrame) -> list[ErrorThumb]:
             heat=picture_name(image_id, "predicted") if speaks else None,
             width=width,
             height=height,
-            true_name=data.class_names[int(row.y_true)],
+            true_name=data.class_names[int(row["y_true"])],
             predicted_name=data.class_names[predicted],
-            confidence=float(row.p_pred),
-            path=str(row.path),
+            confidence=single(row["p_pred"]),
+            path=str(row["path"]),
             pattern=pattern,
             pattern_name=names.get(pattern, ""),
         )
@@ -230,9 +238,11 @@ def class_table(data: RunData, n_most: int | None) -> ClassTable:
     """Return the classes in order; with more than `n_most`, those with the lowest recall."""
     frame = data.classes
     if n_most is not None and len(frame) > n_most:
-        frame = frame.sort_values(["recall", "class"], kind="stable", na_position="last").head(n_most)
+        frame = frame.sort_values(["recall", "class"], kind="stable", na_position="last").head(
+            n_most
+        )
     axis_low = _axis_low(frame)
-    rows = tuple(_class_row(record, axis_low) for record in frame.to_dict("records"))
+    rows = tuple(_class_row(record, axis_low) for record in records(frame))
     return ClassTable(rows, len(data.classes), axis_low)
 
 

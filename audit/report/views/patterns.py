@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit.report.run_data import RunData, as_records
+from audit.report.run_data import RunData, as_records, records
 from audit.report.views.parts import (
     ErrorThumb,
     Estimate,
@@ -17,13 +17,13 @@ from audit.report.views.parts import (
     plain_estimate,
 )
 
-MAX_MEMBERS = 120
-"""So many members are shown on a pattern's page; the gallery has them all."""
+MAX_OTHERS = 120
+"""So many members beside the exemplars are shown on a pattern's page; the gallery has them all."""
 
 
 @dataclass(frozen=True)
 class PatternView:
-    """A focus pattern. `feature_rows` are medians of the numbers that describe its maps."""
+    """A focus pattern. `others` are members beside the exemplars; `has_all`: none is missing."""
 
     number: int
     name: str
@@ -36,10 +36,12 @@ class PatternView:
     control_share: float | None
     lift: Estimate
     stability: float | None
+    comparison: str
     verdict: str
     confusions: tuple[Pair, ...]
     exemplars: tuple[ErrorThumb, ...]
-    members: tuple[ErrorThumb, ...]
+    others: tuple[ErrorThumb, ...]
+    has_all: bool
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def pattern_views(data: RunData) -> tuple[PatternView, ...]:
     """Return the focus patterns, largest first, with their exemplars and members."""
     by_id = data.errors.set_index("image_id", drop=False)
     result = []
-    for row in data.patterns.to_dict("records"):
+    for row in records(data.patterns):
         number = int(row["pattern"])
         exemplars = [i for i in row["exemplars"] if i in by_id.index]
         members = data.errors[data.errors["pattern"] == number]
+        others = members[~members["image_id"].isin(exemplars)]
         view = PatternView(
             number=number,
             name=str(row["name"]),
@@ -97,13 +100,24 @@ def pattern_views(data: RunData) -> tuple[PatternView, ...]:
             control_share=defined(row["control_share"]),
             lift=plain_estimate(row["lift"], row["lift_low"], row["lift_high"]),
             stability=defined(row["stability"]),
+            comparison=comparison(row["lift_low"], row["lift_high"]),
             verdict=str(row["verdict"]),
             confusions=_pattern_confusions(data, row["confusions"], number),
             exemplars=tuple(error_thumbs(data, by_id.loc[exemplars])),
-            members=tuple(error_thumbs(data, members.head(MAX_MEMBERS))),
+            others=tuple(error_thumbs(data, others.head(MAX_OTHERS))),
+            has_all=len(others) <= MAX_OTHERS,
         )
         result.append(view)
     return tuple(result)
+
+
+def comparison(lift_low: float, lift_high: float) -> str:
+    """Say in words what the interval of the lift allows to say."""
+    if lift_low > 1:
+        return "more often than correct images"
+    if lift_high < 1:
+        return "less often than correct images"
+    return "no clear difference from correct images"
 
 
 def _pattern_confusions(data: RunData, stored: Any, number: int) -> tuple[Pair, ...]:

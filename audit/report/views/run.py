@@ -1,4 +1,4 @@
-"""The page on the run: model, data, options, timings, what was left out, how numbers are computed."""
+"""The page on the run: model, data, options, timings, what was left out, how to read it all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from audit.config import option_name
-from audit.report.run_data import RunData
+from audit.report.run_data import RunData, records
 from audit.report.views.overview import RunWarning, run_warnings
 from audit.report.views.parts import Site, defined, make_site
 
@@ -110,7 +110,7 @@ class RunPage:
 def run_page(data: RunData) -> RunPage:
     """Return the page on the run."""
     manifest, metrics = data.manifest, data.metrics
-    layers = tuple(_layer_row(row) for row in data.layers.sort_values("order").to_dict("records"))
+    layers = tuple(_layer_row(row) for row in records(data.layers.sort_values("order")))
     return RunPage(
         site=make_site(data),
         warnings=run_warnings(data),
@@ -143,7 +143,12 @@ def _model_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
         Fact("Parameters", f"{model['n_parameters']:,}"),
         Fact("Input", f"{size['height']} × {size['width']} pixels, {channels}"),
         Fact("Scaling of pixels", size["scaling"], code=True),
-        Fact("Other shapes are", {"stretch": "stretched", "crop": "cropped", "pad": "padded"}.get(size["aspect"], size["aspect"])),
+        Fact(
+            "Other shapes are",
+            {"stretch": "stretched", "crop": "cropped", "pad": "padded"}.get(
+                size["aspect"], size["aspect"]
+            ),
+        ),
         Fact("Output", head["kind"], code=True),
         Fact("Explained", head["explained"]),
         Fact("Fingerprint", manifest["fingerprints"]["model"], code=True),

@@ -1,0 +1,50 @@
+"""Rebuild the sample reports and the picture in the README.
+
+The demo is audited in a temporary folder and its report copied here. With Chromium on the machine, the
+picture of the overview page is taken too.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from audit.demo import run_demo
+
+HERE = Path(__file__).resolve().parent
+PICTURE = HERE.parent / "docs" / "images" / "report.png"
+MOST_BYTES = 8_000_000
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report = run_demo(Path(folder) / "demo").report_path.parent
+        target = HERE / "demo"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(report, target)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    sys.stdout.write(f"{target}: {size / 1e6:.1f} MB\n")
+    if size > MOST_BYTES:
+        raise SystemExit(f"The sample report is larger than {MOST_BYTES / 1e6:.0f} MB.")
+    take_picture(target / "index.html")
+
+
+def take_picture(page: Path) -> None:
+    """Photograph the top of a page at 1280 pixels, if there is a browser."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.stdout.write("No Chromium on this machine: the picture stays as it is.\n")
+        return
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 1180}, device_scale_factor=1)
+        tab.goto(page.as_uri())
+        tab.screenshot(path=PICTURE)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

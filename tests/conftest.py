@@ -1,0 +1,67 @@
+"""Fixtures that many test modules share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import drawn_set
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photographs and models, which are not part of the project."""
+    if not SHARED_DATA.is_dir():
+        reason = f"the real data is not at {SHARED_DATA}"
+        if os.environ.get("AUDIT_REQUIRE_SHARED") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return SHARED_DATA
+
+
+# explain and pipeline
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Build Keras models in double precision, where two ways to one number agree to 1e-9."""
+    import keras
+
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
+@pytest.fixture(scope="session")
+def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class with drawn images, and one file that is not an image."""
+    folder = drawn_set.save_set(tmp_path_factory.mktemp("drawn") / "val")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the model that the drawn images fool."""
+    return drawn_set.save_model(tmp_path_factory.mktemp("model") / "corners.keras")
+
+
+@pytest.fixture(scope="session")
+def drawn_run(
+    drawn_data: Path, drawn_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run over the drawn images, in several shards. Only look at it, or copy it."""
+    import audit
+
+    out = tmp_path_factory.mktemp("run") / "drawn"
+    audit.run(drawn_model, drawn_data, out, progress=False, **drawn_set.SHARDS)
+    return out

@@ -1,0 +1,67 @@
+"""Charts are static SVG that follows the page's colours."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from audit.report import charts
+
+BINS = [
+    {"low": 0.0, "high": 0.5, "n": 0, "confidence": None, "accuracy": None}
+    | {"accuracy_low": None, "accuracy_high": None},
+    {"low": 0.5, "high": 0.75, "n": 10, "confidence": 0.6, "accuracy": 0.5}
+    | {"accuracy_low": 0.3, "accuracy_high": 0.7},
+    {"low": 0.75, "high": 1.0, "n": 90, "confidence": 0.9, "accuracy": 0.8}
+    | {"accuracy_low": 0.7, "accuracy_high": 0.9},
+]
+SWEEP = [
+    {"threshold": n / 10, "precision": None if n == 9 else n / 10, "recall": 1 - n / 10}
+    | {"fp": 10 - n, "fn": n}
+    for n in range(1, 10)
+]
+SHARES = {"precision": "Precision", "recall": "Recall"}
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return [
+        charts.reliability_chart(BINS, "Reliability."),
+        charts.threshold_chart(SWEEP, SHARES, 0.5, "Share", "Shares."),
+        charts.threshold_chart(SWEEP, {"fp": "False positives"}, 0.5, "Images", "Errors."),
+    ]
+
+
+def test_charts_are_well_formed_and_hold_nothing_that_the_policy_forbids(drawings):
+    for drawing in drawings:
+        for element in ElementTree.fromstring(drawing.svg).iter():
+            assert "style" not in element.attrib
+            assert "id" not in element.attrib
+            assert not element.tag.endswith(("script", "image", "style", "foreignObject"))
+            assert not any(name.startswith("on") for name in element.attrib)
+
+
+def test_every_colour_is_a_variable_of_the_page(drawings):
+    for drawing in drawings:
+        colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', drawing.svg))
+        assert colours
+        assert all(re.fullmatch(r"var\(--[a-z0-9-]+\)|none", colour) for colour in colours)
+
+
+def test_reliability_leaves_out_empty_bins(drawings):
+    marks = ElementTree.fromstring(drawings[0].svg)
+    symbols = [g for g in marks.iter() if g.get("class", "").startswith("mark-symbol")]
+    assert sum(len(list(group)) for group in symbols) == 2
+
+
+def test_a_chart_says_in_words_what_it_shows(drawings):
+    assert [drawing.label for drawing in drawings] == ["Reliability.", "Shares.", "Errors."]
+    assert "Precision" in drawings[1].svg and "Recall" in drawings[1].svg
+
+
+def test_the_same_numbers_give_the_same_drawing(drawings):
+    assert charts.reliability_chart(BINS, "Reliability.").svg == drawings[0].svg
+
+
+def test_a_chart_without_any_image_is_still_drawn():
+    assert charts.reliability_chart(BINS[:1], "Empty.").svg.startswith("<svg")

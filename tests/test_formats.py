@@ -1,0 +1,123 @@
+"""Numbers and foreign strings as text."""
+
+import math
+
+import pytest
+
+from audit.report import formats
+
+THIN = "\u202f"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.952, 2, "95.20 %"),
+        (0.952, 1, "95.2 %"),
+        (1.0, 1, "100.0 %"),
+        (0.0, 1, "0.0 %"),
+        (0.9999, 1, "> 99.9 %"),
+        (0.99949, 1, "99.9 %"),
+        (0.0001, 1, "< 0.1 %"),
+        (0.5, 0, "50 %"),
+        (None, 1, "–"),
+        (math.nan, 1, "–"),
+    ],
+)
+def test_percent_is_honest_at_both_ends(value, digits, text):
+    assert formats.percent(value, digits) == text.replace(" ", THIN)
+
+
+def test_percent_range_is_written_once_with_its_unit():
+    assert formats.percent_range(0.9417, 0.961) == f"94.2–96.1{THIN}%"
+    assert formats.percent_range(None, 0.5) == ""
+    assert formats.percent_range(0.2, math.nan) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.12345, 3, "0.123"),
+        (1234.5, 1, "1,234.5"),
+        (-0.5, 2, "−0.50"),
+        (0.0, 3, "0.000"),
+        (0.00001, 3, f"<{THIN}0.001"),
+        (-0.00001, 3, f">{THIN}−0.001"),
+        (None, 3, "–"),
+        (math.inf, 3, "–"),
+    ],
+)
+def test_number_never_shows_a_tiny_value_as_zero(value, digits, text):
+    assert formats.number(value, digits) == text
+
+
+def test_counts_have_thousands_apart():
+    assert formats.count(2000) == "2,000"
+    assert formats.count(0) == "0"
+    assert formats.count(None) == "–"
+
+
+def test_ratios_keep_about_two_figures():
+    assert formats.ratio(0.312) == "0.31×"
+    assert formats.ratio(2.44) == "2.4×"
+    assert formats.ratio(12.3) == "12×"
+    assert formats.ratio(math.nan) == "–"
+    assert formats.ratio_range(0.5, 2.0) == "0.50×–2.0×"
+    assert formats.ratio_range(0.5, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.004, "0.00 s"),
+        (0.84, "0.84 s"),
+        (9.999, "10.0 s"),
+        (12.34, "12.3 s"),
+        (59.96, "1 min 00 s"),
+        (245, "4 min 05 s"),
+        (7800, "2 h 10 min"),
+        (None, "–"),
+    ],
+)
+def test_durations_use_the_units_of_a_person(seconds, text):
+    assert formats.duration(seconds).replace(THIN, " ") == text
+
+
+def test_moments_name_their_zone():
+    assert formats.moment("2026-11-22T21:40:03+00:00") == "2026-11-22 21:40 UTC"
+    assert formats.moment("2026-11-22T21:40:03Z") == "2026-11-22 21:40 UTC"
+    assert formats.moment("2026-11-22T21:40:03+02:00") == "2026-11-22 21:40 +02:00"
+    assert formats.moment(None) == "–"
+
+
+def test_legible_spells_out_what_cannot_be_seen():
+    assert formats.legible("cat\u202egpj.exe") == "cat\\u202egpj.exe"
+    assert formats.legible("two\nlines\x1b[0m") == "two\\x0alines\\x1b[0m"
+    assert formats.legible("lone \udc80 surrogate") == "lone \\udc80 surrogate"
+    assert formats.legible("<b> & ünïcode 猫") == "<b> & ünïcode 猫"
+
+
+def test_legible_keeps_joiners_that_scripts_need():
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    assert formats.legible(family) == family
+
+
+def test_shorten_keeps_beginning_and_end():
+    text = formats.shorten("a" * 100 + "z" * 100, 30)
+    assert len(text) == 30
+    assert text.startswith("aaaa") and text.endswith("zzzz") and "…" in text
+    assert formats.shorten("short") == "short"
+
+
+def test_compact_shows_any_kind_of_value():
+    assert formats.compact(None) == formats.compact(math.nan) == "–"
+    assert formats.compact(True) == "yes"
+    assert formats.compact(0.5) == "0.5"
+    assert formats.compact(("cats", "dogs")) == "cats, dogs"
+    assert formats.compact("a\u202eb") == "a\\u202eb"
+
+
+def test_plural():
+    assert formats.plural(1, "image") == "image"
+    assert formats.plural(2, "image") == "images"
+    assert formats.plural(0, "is", "are") == "are"
