@@ -25,6 +25,7 @@ from audit.engines.local import cut_shards, run_shards
 from audit.errors import ConfigError, DatasetError, RunFolderError
 from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import Listing, check_class_count, list_images
+from audit.predict.scaling import pixel_scaling
 from audit.results import Run
 from audit.run_folder import FORMAT_VERSION, Receipt, RunFolder
 
@@ -276,6 +277,7 @@ class _Audit:
         from audit.predict.inference import PredictWorker, predict_shard
 
         check_class_count(self.listing.class_names, model.head.n_classes, model.name)
+        pixel_scaling(self.config.scaling, model.channels)  # Refuses one that needs colour.
         self._describe_model(model)
         self._check_scaling()
         specs = cut_shards("predictions", self.listing.images["image_id"], self.config.shard_size)

@@ -178,7 +178,9 @@ def test_odd_photographs_are_read_as_keras_reads_them_or_named(shared_data, tmp_
             readable.append(image_id)
         else:
             with pytest.raises(tf.errors.OpError):  # Keras cannot read it either
-                tf.io.decode_image(tf.io.read_file(str(tmp_path / listing.images["path"][image_id])))
+                tf.io.decode_image(
+                    tf.io.read_file(str(tmp_path / listing.images["path"][image_id]))
+                )
             assert 10 < len(reason) <= 300
     got = {}
     for ids, pixels in source.batches(listing.images["image_id"], 8):
@@ -290,9 +292,7 @@ def test_a_listing_without_files_is_no_file_source():
 
 def images_of(n: int) -> np.ndarray:
     """Image number k is filled with k."""
-    return np.broadcast_to(
-        np.arange(n, dtype=np.float32)[:, None, None, None], (n, 4, 5, 3)
-    ).copy()
+    return np.broadcast_to(np.arange(n, dtype=np.float32)[:, None, None, None], (n, 4, 5, 3)).copy()
 
 
 def dataset_of(labels: Any, *more: Any, batch: int = 3) -> tf.data.Dataset:

@@ -286,7 +286,9 @@ def test_leading_zeros_of_labels_and_paths_are_kept(tmp_path):
 
 
 def test_a_column_of_the_user_may_have_a_name_of_ours(tmp_path):
-    path = write_csv(tmp_path, "path,label,image_id,y_true,image_id_\na.jpg,x,7,8,9\nb.jpg,y,1,2,3\n")
+    path = write_csv(
+        tmp_path, "path,label,image_id,y_true,image_id_\na.jpg,x,7,8,9\nb.jpg,y,1,2,3\n"
+    )
     images = list_images(path).images
     assert images["image_id"].tolist() == [0, 1]
     assert images["y_true"].tolist() == [0, 1]

@@ -29,7 +29,7 @@ from audit.run_folder import (
 )
 
 SPEC = ShardSpec("predictions", 0, (3, 4, 9))
-HOSTILE = ["</script><b>", "a\0b", "Ünï ☃ 😀", '"quote\' \\', "line\nbreak", "../up", "=1+1", ""]
+HOSTILE = ["</script><b>", "a\0b", "Ünï ☃ 😀", "\"quote' \\", "line\nbreak", "../up", "=1+1", ""]
 
 
 def predictions(ids, n_classes=2, seed=0):

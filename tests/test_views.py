@@ -1,5 +1,6 @@
 """From a run folder to page dataclasses: every number is the stored one."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_the_overview_repeats_what_is_stored(data):
         assert shown.is_right == (cell["y_true"] == cell["y_pred"])
     assert (page.n_unreadable, page.n_skipped) == (1, 2)
     assert page.n_outside_patterns == int((data.errors["pattern"] == 0).sum())
+
+
+def test_the_leading_pattern_is_the_largest_that_marks_errors(data):
+    views = patterns.pattern_views(data)
+    largest = max(views, key=lambda view: view.n_errors)
+    assert overview.leading_pattern(views) == largest
+    marked = [dataclasses.replace(view, lift=parts.Estimate(2.0, 1.5, 3.0)) for view in views]
+    other = next(view for view in marked if view.number != largest.number)
+    assert overview.leading_pattern([largest, other]) == other
+    assert overview.leading_pattern([]) is None
 
 
 def test_the_warning_on_scaling_comes_first(data):

@@ -5,6 +5,7 @@ embeddings. A model that cannot be audited is refused with the reason.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,6 +23,7 @@ LogitsFrom = Literal["before the activation", "the outputs", "log-odds of the pr
 
 _PROBE_IMAGES = 8
 _WIDEST_EMBEDDING = 4096
+_PER_CLASS = "a sigmoid per class"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ def load_model(path: Path, *, head: str = "auto", trust_model_code: bool = False
     """
     check_model_file(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=not trust_model_code)
+        with warnings.catch_warnings():  # about how the file was written, long ago and elsewhere
+            warnings.simplefilter("ignore", UserWarning)
+            model = keras.saving.load_model(path, compile=False, safe_mode=not trust_model_code)
     except (
         Exception
     ) as exc:  # Keras raises whatever a layer raises; all of it means "not loadable".
@@ -147,10 +151,20 @@ def wrap_model(
     Raises:
         ModelError: if it is not a classifier of images.
     """
-    digest = hashlib.sha256(model.to_json().encode())
+    audited = AuditedModel(model, model.name, "", head=head, input_shape=input_shape)
+    audited.fingerprint = _fingerprint_live_model(model)  # its weights exist once it has run
+    return audited
+
+
+def _fingerprint_live_model(model: keras.Model) -> str:
+    try:
+        architecture = model.to_json()
+    except (NotImplementedError, TypeError, ValueError):  # a class of the user's that says nothing
+        architecture = repr([(weight.path, tuple(weight.shape)) for weight in model.weights])
+    digest = hashlib.sha256(architecture.encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    return AuditedModel(model, model.name, digest.hexdigest(), head=head, input_shape=input_shape)
+    return digest.hexdigest()
 
 
 def _explain_load_failure(path: Path, exc: Exception) -> str:
@@ -160,10 +174,11 @@ def _explain_load_failure(path: Path, exc: Exception) -> str:
             f"`{path}` brings code of its own, which has not been run. Received: a model with a"
             " Lambda layer. If you trust where the file comes from, add `--trust-model-code`."
         )
-    first_line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
+    cause = text.rpartition("Exception encountered: ")[2]  # after the whole configuration
+    first_line = next((line.strip() for line in cause.splitlines() if line.strip()), "no message")
     return (
         f"Keras {keras.__version__} cannot load `{path}`. Received: {type(exc).__name__}:"
-        f" {first_line[:300]} Save the model again with a current Keras, as"
+        f" {first_line[:300].rstrip('.')}. Save the model again with a current Keras, as"
         " `model.save('model.keras')`."
     )
 
@@ -171,17 +186,10 @@ def _explain_load_failure(path: Path, exc: Exception) -> str:
 def _check_input(
     model: keras.Model, name: str, given: tuple[int | None, ...] | None
 ) -> tuple[int, int, int]:
-    shape = given
-    if shape is None:
-        inputs = getattr(model, "input_shape", None)
-        if isinstance(inputs, (list, dict)) and len(inputs) != 1:
-            raise ModelError(
-                f"`{name}` has several inputs. Received: input shapes {inputs}. Only models with"
-                " one image as input can be audited."
-            )
-        if isinstance(inputs, (list, dict)):
-            inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
-        shape = tuple(inputs)[1:] if inputs is not None else None
+    own = _own_input_shape(model, name)
+    shape = given or own
+    if given and own and len(given) == len(own):
+        shape = tuple(side or own[axis] for axis, side in enumerate(given))
     if shape is None or len(shape) != 3:
         raise ModelError(
             f"`{name}` is not a classifier of images. Received: an input of shape {shape}, which is"
@@ -200,6 +208,19 @@ def _check_input(
             " it again; or call `audit.run` with a dataset whose images have the right size."
         )
     return int(height), int(width), int(channels)
+
+
+def _own_input_shape(model: keras.Model, name: str) -> tuple[int | None, ...] | None:
+    """Return what the model says of its input, without the batch, or `None` if it says nothing."""
+    inputs = getattr(model, "input_shape", None)
+    if isinstance(inputs, (list, dict)):
+        if len(inputs) != 1:
+            raise ModelError(
+                f"`{name}` has several inputs. Received: input shapes {inputs}. Only models with"
+                " one image as input can be audited."
+            )
+        inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
+    return tuple(inputs)[1:] if inputs is not None else None
 
 
 def _call_recorded(model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -294,7 +315,7 @@ def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, cho
         ) from exc
     kind = choice if choice != "auto" else _head_kind(outputs, **seen)
     n_outputs = outputs.shape[1]
-    if (kind in ("sigmoid", "logit")) != (n_outputs == 1):
+    if kind == _PER_CLASS or (kind in ("sigmoid", "logit")) != (n_outputs == 1):
         raise ModelError(_wrong_head(name, kind, n_outputs))
     if kind in ("logit", "logits"):
         source: LogitsFrom = "the outputs"
@@ -305,6 +326,7 @@ def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, cho
 
 def _head_kind(outputs: np.ndarray, has_logits: bool, activation: str | None) -> str:
     n_outputs = outputs.shape[1]
+    outputs = outputs[np.isfinite(outputs).all(axis=1)]
     bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
     if not has_logits and activation == "linear":
         return "logit" if n_outputs == 1 else "logits"
@@ -312,11 +334,11 @@ def _head_kind(outputs: np.ndarray, has_logits: bool, activation: str | None) ->
         return "sigmoid" if has_logits or bounded else "logit"
     if bounded and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
         return "softmax"
-    return "a sigmoid per class" if has_logits else "logits"
+    return _PER_CLASS if has_logits else "logits"
 
 
 def _wrong_head(name: str, kind: str, n_outputs: int) -> str:
-    if kind == "a sigmoid per class":
+    if kind == _PER_CLASS:
         return (
             f"`{name}` has a sigmoid per class, as models for several labels per image do."
             f" Received: {n_outputs} outputs that do not add up to 1. If one label per image is"

@@ -60,7 +60,7 @@ def _observed_call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any
     try:
         outputs = _original_call(operation, *args, **kwargs)
         path, _watch.parents = _watch.path, outer_parents
-        observer(path, operation, args[0] if args else None, outputs)
+        observer(path, operation, next(iter((*args, *kwargs.values())), None), outputs)
     finally:
         _watch.path, _watch.parents = outer_path, outer_parents
     return outputs

@@ -113,7 +113,7 @@
     element.querySelector(".view-empty")?.remove();
     if (!empty) return;
     const note = element.appendChild(make("span", "view-empty"));
-    note.append(`${what} speaks for `, Object.assign(make("bdi"), { textContent: name }));
+    note.append(`${what} speaks for “`, Object.assign(make("bdi"), { textContent: name }), "”");
   }
 
   function drawStrip() {

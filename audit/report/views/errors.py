@@ -239,7 +239,9 @@ class ErrorPageMaker:
             p_true = self.rows[self.positions[image_id]]["p_true"]
             rows.append((y_true, p_true))
         return tuple(
-            ScoreRow(names[index], single(score), round(100 * score, 2), index == y_true, index == y_pred)
+            ScoreRow(
+                names[index], single(score), round(100 * score, 2), index == y_true, index == y_pred
+            )
             for index, score in rows
         )
 

@@ -74,6 +74,7 @@ class OverviewPage:
     pairs: tuple[Pair, ...]
     n_pairs: int
     patterns: tuple[PatternView, ...]
+    leading: PatternView | None
     n_outside_patterns: int
     telling: tuple[ErrorThumb, ...]
     class_table: ClassTable
@@ -97,6 +98,7 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         pairs=pairs[:MAX_PAIRS],
         n_pairs=len(pairs),
         patterns=tuple(patterns),
+        leading=leading_pattern(patterns),
         n_outside_patterns=len(data.errors) - in_patterns,
         telling=tuple(error_thumbs(data, data.errors.head(N_TELLING))),
         class_table=class_table(data, MAX_CLASSES),
@@ -104,6 +106,15 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         n_skipped=int((kinds == "skipped").sum()),
         is_explained=data.is_explained,
     )
+
+
+def leading_pattern(patterns: Sequence[PatternView]) -> PatternView | None:
+    """Return the pattern worth a sentence: the largest that errors show more than correct images.
+
+    Without such a one, the largest.
+    """
+    marked = [x for x in patterns if x.lift.low is not None and x.lift.low > 1]
+    return max(marked or patterns, key=lambda x: x.n_errors, default=None)
 
 
 def run_warnings(data: RunData) -> tuple[RunWarning, ...]:

@@ -1,0 +1,266 @@
+"""The command line: help, output, exit codes, errors in one line."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import drawn_set
+import pytest
+from click.testing import CliRunner, Result
+
+import audit
+from audit.cli import main
+from audit.config import AuditConfig, option_name
+
+COMMANDS = ("run", "report", "show", "inspect", "demo")
+SHARDS = [
+    part for name, value in drawn_set.SHARDS.items() for part in (option_name(name), str(value))
+]
+SHOW_KEYS = {  # design: what scripts rely on
+    "n_images",
+    "n_errors",
+    "n_unreadable",
+    "accuracy",
+    "confusion",
+    "class_names",
+    "n_patterns",
+    "patterns",
+    "targets",
+    "report",
+}
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_commands_are_these():
+    assert sorted(main.commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help_with_an_example(command: str | None, flag: str):
+    result = call(*([command] if command else []), flag)
+    assert result.exit_code == 0
+    assert "Example:" in result.stdout
+    assert f"gradcam-audit {command or 'run'}" in result.stdout
+    assert all(option.help for option in options_of(command or "run") if option.name != "help")
+
+
+def options_of(command: str) -> list[click.Option]:
+    return [p for p in main.commands[command].params if isinstance(p, click.Option)]
+
+
+def test_the_options_of_run_are_the_fields_of_the_config():
+    options = {option.name: option for option in options_of("run")}
+    assert set(options) - {"out", "config"} == set(AuditConfig.model_fields)
+    for name in AuditConfig.model_fields:
+        assert options[name].opts == [option_name(name)]
+        assert options[name].default is None, "the defaults are those of AuditConfig, or the file's"
+
+
+def test_the_version_is_the_packages():
+    assert call("--version").stdout == f"gradcam-audit, version {audit.__version__}\n"
+
+
+def test_python_m_audit_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "audit", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout
+    assert done.stderr == ""
+
+
+# run
+
+
+def test_a_run_prints_its_summary_and_last_the_reports_path(
+    drawn_data: Path, drawn_model: Path, tmp_path: Path
+):
+    out = tmp_path / "run"
+    result = call("run", drawn_model, drawn_data, "--out", out, *SHARDS)
+    assert result.exit_code == 0
+    *summary, last = result.stdout.splitlines()
+    assert last == str(out / "report" / "index.html")
+    assert Path(last).is_file()
+    assert summary[0] == "images      60 (0 unreadable, 1 skipped)"
+    assert summary[1].startswith("accuracy    76.67% [")
+    assert summary[2] == (
+        "errors      14: 8 false positives, 6 false negatives (positive class: right)"
+    )
+    assert "explained   14 errors over 4 layers" in summary
+    assert "predict (stage 2 of 6)" in result.stderr
+
+
+def test_zero_is_a_value(drawn_data: Path, drawn_model: Path, tmp_path: Path):
+    toml = tmp_path / "audit.toml"
+    toml.write_text("controls = 5\nmax-unreadable = 7\nseed = 3\n")
+    zeros = ["--controls", 0, "--max-unreadable", 0, "--seed", 0]
+    result = call(
+        "run", drawn_model, drawn_data, "--out", tmp_path / "run", "--config", toml, *zeros
+    )
+    assert result.exit_code == 0
+    config = audit.Run(tmp_path / "run").manifest["config"]
+    assert (config["controls"], config["max_unreadable"], config["seed"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("allowed", "exit_code"), [(None, 3), (1, 0)])
+def test_an_unreadable_image_ends_the_run_with_exit_code_3_unless_allowed(
+    allowed: int | None, exit_code: int, drawn_model: Path, tmp_path: Path
+):
+    data = drawn_set.save_set(tmp_path / "val")
+    (data / "left" / "plain-20.png").write_bytes(b"")
+    given = [] if allowed is None else ["--max-unreadable", allowed]
+    result = call("run", drawn_model, data, "--out", tmp_path / "run", *given)
+    assert result.exit_code == exit_code
+    assert "(1 unreadable, 0 skipped)" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith("index.html")
+    assert audit.Run(tmp_path / "run").unreadable["path"].tolist() == ["left/plain-20.png"]
+    again = call("run", drawn_model, data, "--out", tmp_path / "run", *given)
+    assert again.exit_code == exit_code, "nor is it forgotten when the run is already finished"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["run"],
+        ["run", "model.keras", "val"],
+        ["run", "model.keras", "val", "--out", "x", "--no-such-option"],
+        ["run", "model.keras", "val", "--out", "x", "--scaling", "0-255"],
+        ["run", "model.keras", "val", "--out", "x", "--threshold", "half"],
+        ["inspect"],
+        ["inspect", "model.keras", "--head", "tail"],
+        ["show"],
+        ["report"],
+    ],
+)
+def test_wrong_usage_ends_with_exit_code_2(arguments: list[str]):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["run", "nothing.keras", "{data}", "--out", "{out}"], "There is no model at"),
+        (["run", "{model}", "nothing", "--out", "{out}"], "There is no data at"),
+        (["run", "{model}", "{data}", "--out", "{model}"], "`{model}` is a file, not a folder."),
+        (["run", "{model}", "{data}", "--out", "{data}"], "`{data}` is not empty"),
+        (["run", "{model}", "{data}", "--out", "{out}", "--threshold", "2"], "`--threshold`"),
+        (["run", "{model}", "{data}", "--out", "{out}", "--config", "no.toml"], "`--config no.t"),
+        (["inspect", "nothing.keras"], "There is no model at"),
+        (["show", "{data}"], "`{data}` is not a run folder."),
+        (["report", "{data}"], "`{data}` is not a run folder."),
+        (["demo", "--out", "{model}"], "`{model}` cannot be written."),
+    ],
+)
+def test_an_error_is_one_line_on_stderr(
+    arguments: list[str], start: str, drawn_data: Path, drawn_model: Path, tmp_path: Path
+):
+    names = {"data": drawn_data, "model": drawn_model, "out": tmp_path / "run"}
+    result = call(*(argument.format(**names) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: {start.format(**names)}")
+    assert len(result.stderr.splitlines()) == 1
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_bug_is_not_dressed_up_as_a_users_error(drawn_run: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(run: audit.Run) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("audit.results.Run.summary", broken)
+    assert isinstance(call("show", drawn_run).exception, ZeroDivisionError)
+
+
+# show, report
+
+
+def test_show_prints_the_summary_and_the_report(drawn_run: Path):
+    result = call("show", drawn_run)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "images      60 (0 unreadable, 1 skipped)"
+    assert lines[-1] == str(drawn_run / "report" / "index.html")
+    assert sum(line.startswith("pattern ") for line in lines) == 2
+
+
+def test_show_prints_json_for_scripts(drawn_run: Path):
+    result = call("show", drawn_run, "--json")
+    shown = json.loads(result.stdout)
+    assert shown.keys() >= SHOW_KEYS
+    assert shown == audit.Run(drawn_run).summary()
+    for pattern in shown["patterns"]:
+        assert pattern.keys() >= {"id", "name", "n_errors", "images", "verdict"}
+
+
+def test_show_of_a_stopped_run_says_so(drawn_run: Path, tmp_path: Path):
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["status"] = "running"
+    for name in ("metrics", "explain", "patterns", "report"):
+        manifest["stages"][name] = {"state": "waiting", "seconds": None}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(run / "report")
+    result = call("show", run)
+    assert result.exit_code == 0
+    assert "running; no metrics yet" in result.stdout
+    assert result.stdout.splitlines()[-1] == "no report yet"
+    assert json.loads(call("show", run, "--json").stdout)["accuracy"] is None
+
+
+def test_report_renders_again_and_prints_the_path(drawn_run: Path, tmp_path: Path):
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    before = (run / "report" / "index.html").read_bytes()
+    shutil.rmtree(run / "report")
+    result = call("report", run)
+    assert result.exit_code == 0
+    assert result.stdout == f"{run / 'report' / 'index.html'}\n"
+    assert (run / "report" / "index.html").read_bytes() == before
+
+
+# inspect
+
+
+def test_inspect_says_what_would_be_explained(drawn_model: Path):
+    result = call("inspect", drawn_model)
+    assert result.exit_code == 0
+    facts, table = result.stdout.split("\n\n")
+    # parameters: 3·3·3·2 + 2, 3·3·2·2 + 2, 2·1 + 1
+    assert facts.splitlines() == [
+        "model       corners.keras, 97 parameters",
+        "input       32 × 32 × 3, float32; scaling is up to --scaling, default none (0 to 255)",
+        "outputs     1, logit (detected; --head overrides it)",
+        "classes     2",
+        "explained   The logit of the class: the raw output; the first class is explained by the"
+        " negative of the only output.",
+        "layers      5 spatial, 4 explained",
+    ]
+    cells = [re.split(r"\s{2,}", line.strip(), maxsplit=5) for line in table.splitlines()]
+    assert cells == [
+        ["#", "size", "channels", "stage", "kind", "layer"],
+        [
+            *("0", "32×32", "3", "0", "Rescaling"),
+            "scale   skipped: preprocessing: the image itself, no features",
+        ],
+        ["1", "32×32", "2", "0", "Conv2D", "colours"],
+        ["2", "16×16", "2", "1", "MaxPooling2D", "pool_1"],
+        ["3", "16×16", "2", "1", "Conv2D", "blobs"],
+        ["4", "8×8", "2", "2", "MaxPooling2D", "pool_2"],
+    ]
+
+
+def test_inspect_takes_the_users_word_for_the_head(drawn_model: Path):
+    result = call("inspect", drawn_model, "--head", "sigmoid")
+    assert "outputs     1, sigmoid (as you say)" in result.stdout

@@ -1,0 +1,336 @@
+"""Decisions on paper, shards that do not depend on batch size, and the check of the scaling."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+
+from audit.engines.local import cut_shards, run_shards
+from audit.predict.dataset import DatasetSource, FileSource
+from audit.predict.inference import (
+    DecisionRule,
+    Predictor,
+    PredictWorker,
+    check_scaling,
+    predict_shard,
+    predictions_table,
+)
+from audit.predict.listing import list_images
+from audit.predict.model import wrap_model
+from audit.run_folder import RunFolder
+
+SIZE = 8
+
+
+# Decisions
+
+
+def f32(*rows: Any) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+SCORES = f32([0.9, 0.1], [0.5, 0.5], [0.4, 0.6], [0.7, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("positive", "threshold", "expected"),
+    [
+        (1, 0.5, [0, 1, 1, 0]),  # a tie is positive
+        (0, 0.5, [0, 0, 1, 0]),
+        (1, 0.3, [0, 1, 1, 1]),  # 0.3 as float32 is at the threshold, not below it
+        (1, 0.6, [0, 0, 1, 0]),
+        (0, 0.7, [0, 1, 1, 0]),
+        (0, 0.95, [1, 1, 1, 1]),
+        (1, 0.05, [1, 1, 1, 1]),
+    ],
+)
+def test_two_classes_are_decided_at_the_threshold(positive, threshold, expected):
+    decided = DecisionRule(positive, threshold).decide(SCORES)
+    assert decided.tolist() == expected
+    assert decided.dtype == np.int32
+
+
+def test_more_classes_are_decided_by_the_highest_score():
+    scores = f32([0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8])
+    assert DecisionRule(None, 0.9).decide(scores).tolist() == [1, 0, 2]  # a tie: the first class
+    assert DecisionRule(None).decide(np.empty((0, 3), np.float32)).shape == (0,)
+
+
+def test_the_predictions_table_by_hand():
+    scores = f32([0.75, 0.25], [0.625, 0.375], [0.125, 0.875])
+    ids, y_true = np.array([4, 7, 9]), np.array([0, 0, 0])
+    table = predictions_table(ids, y_true, scores, DecisionRule(1, 0.375))
+    assert table.to_pydict() == {
+        "image_id": [4, 7, 9],
+        "y_pred": [0, 1, 1],
+        "p_true": [0.75, 0.625, 0.125],
+        "p_pred": [0.75, 0.375, 0.875],
+        "margin": [0.5, -0.25, 0.75],  # the threshold overruled the higher score of image 7
+        "scores": [[0.75, 0.25], [0.625, 0.375], [0.125, 0.875]],
+    }
+
+
+def test_the_predictions_table_of_three_classes():
+    scores = f32([0.5, 0.125, 0.375], [0.25, 0.5, 0.25])
+    table = predictions_table(np.array([0, 1]), np.array([2, 1]), scores, DecisionRule(None))
+    assert table["y_pred"].to_pylist() == [0, 1]
+    assert table["p_true"].to_pylist() == [0.375, 0.5]
+    assert table["margin"].to_pylist() == [0.125, 0.25]
+
+
+def test_an_empty_predictions_table_has_its_columns():
+    empty = np.empty(0, np.int64)
+    table = predictions_table(empty, empty, np.empty((0, 3), np.float32), DecisionRule(None))
+    assert table.num_rows == 0
+    assert table["scores"].type.list_size == 3
+
+
+# Shards
+
+
+def hand_set_model(weight: float = 4.0, bias: float = -2.0, last: str = "sigmoid") -> keras.Model:
+    """p = sigmoid(weight · mean of the pixels + bias): made for pixels of 0 to 1."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1, name="conv")(inputs))
+    model = keras.Model(inputs, layers.Dense(1, last, name="head")(x), name="by_hand")
+    model.get_layer("conv").kernel.assign(tf.ones((1, 1, 3, 2)) / 3)
+    model.get_layer("head").kernel.assign([[weight / 2], [weight / 2]])
+    model.get_layer("head").bias.assign([bias])
+    return model
+
+
+def write_images(root: Path, n: int = 20) -> Path:
+    """Dark images and bright ones, each of one grey, in two folders."""
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        folder = ("dark", "light")[number % 2]
+        level = rng.integers(10, 110) if folder == "dark" else rng.integers(145, 250)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        pixels = np.full((9, 12, 3), level, np.uint8)
+        Image.fromarray(pixels).save(root / folder / f"{number:03}.png")
+    return root
+
+
+def make_worker(out: Path, source: Any, model: keras.Model, **options: Any) -> PredictWorker:
+    scaling = options.pop("scaling", "0-1")
+    return PredictWorker(
+        RunFolder(out),
+        source,
+        Predictor(wrap_model(model), scaling),
+        options.pop("rule", DecisionRule(1)),
+        options.pop("batch_size", 4),
+        **options,
+    )
+
+
+def predict_all(worker: PredictWorker, shard_size: int = 6) -> list[Any]:
+    ids = worker.source.listing.images["image_id"]
+    specs = cut_shards("predictions", ids, shard_size)
+    worker.folder.write_table("images", worker.source.listing.images)
+    return run_shards(worker.folder, specs, predict_shard, lambda: worker)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    return FileSource(list_images(write_images(tmp_path / "val")), (SIZE, SIZE), 3)
+
+
+def test_predictions_of_a_model_set_by_hand(tmp_path, source):
+    worker = make_worker(tmp_path / "run", source, hand_set_model())
+    receipts = predict_all(worker)
+    assert [(r.n_done, r.left_out) for r in receipts] == [(6, ())] * 3 + [(2, ())]
+    frame = worker.folder.read_predictions()
+    assert frame["image_id"].tolist() == list(range(20))
+    levels = [
+        np.asarray(Image.open(source.listing.root / path))[0, 0, 0] / 255 for path in frame["path"]
+    ]
+    p = 1 / (1 + np.exp(2 - 4 * np.array(levels)))
+    scores = worker.folder.read_scores()
+    np.testing.assert_allclose(scores, np.stack([1 - p, p], axis=1), rtol=1e-5)
+    assert (frame["y_pred"] == frame["y_true"]).all()
+    np.testing.assert_allclose(frame["p_pred"], np.maximum(p, 1 - p), rtol=1e-5)
+    ids, embeddings = worker.folder.read_embeddings()
+    assert ids.tolist() == list(range(20))
+    np.testing.assert_allclose(embeddings, np.stack([levels, levels], axis=1), rtol=1e-5)
+
+
+def folder_bytes(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*.parquet")}
+
+
+def test_two_runs_give_equal_bytes(tmp_path, source):
+    for name in ("a", "b"):
+        predict_all(make_worker(tmp_path / name, source, hand_set_model()))
+    assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("batch_size", "shard_size"), [(1, 6), (3, 7), (64, 1), (64, 100)])
+def test_batch_and_shard_sizes_do_not_matter(tmp_path, source, batch_size, shard_size):
+    frames = []
+    for name, size, shard in (("a", 4, 6), ("b", batch_size, shard_size)):
+        worker = make_worker(tmp_path / name, source, hand_set_model(), batch_size=size)
+        predict_all(worker, shard)
+        frames.append(worker.folder.read_predictions(scores=True))
+    scores = [np.stack(frame.pop("scores")) for frame in frames]
+    np.testing.assert_allclose(*scores, rtol=1e-6)
+    pd.testing.assert_frame_equal(*frames, rtol=1e-5)
+
+
+def test_a_dataset_in_memory_gives_the_predictions_of_its_files(tmp_path, source):
+    dataset = keras.utils.image_dataset_from_directory(
+        source.listing.root, image_size=(SIZE, SIZE), shuffle=False, verbose=False, batch_size=3
+    )
+    scores = []
+    for name, given in (("files", source), ("live", DatasetSource(dataset, None))):
+        worker = make_worker(tmp_path / name, given, hand_set_model())
+        predict_all(worker)
+        scores.append(worker.folder.read_scores())
+    np.testing.assert_array_equal(*scores)
+
+
+def test_bad_images_are_in_the_receipt_and_the_rest_is_predicted(tmp_path):
+    root = write_images(tmp_path / "val")
+    (root / "dark" / "004.png").write_bytes(b"")
+    (root / "light" / "001.png").write_text("no picture")
+    listing = list_images(root)
+    (root / "light" / "019.png").unlink()
+    counted: list[int] = []
+    source = FileSource(listing, (SIZE, SIZE), 3)
+    worker = make_worker(tmp_path / "run", source, hand_set_model(), on_images=counted.append)
+    receipts = predict_all(worker)
+    left_out = [entry for receipt in receipts for entry in receipt.left_out]
+    paths = [listing.images["path"][image_id] for image_id, _ in left_out]
+    assert paths == ["dark/004.png", "light/001.png", "light/019.png"]
+    assert left_out[0][1] == "it is empty (0 bytes)"
+    assert "Unknown image file format" in left_out[1][1]
+    assert left_out[2][1] == "it is gone, or a link to nothing"
+    assert sum(r.n_done for r in receipts) == sum(counted) == 17
+    frame = worker.folder.read_predictions()
+    assert len(frame) == 17 and not set(frame["path"]) & set(paths)
+    assert worker.folder.read_embeddings()[0].tolist() == frame["image_id"].tolist()
+
+
+def test_a_shard_of_bad_images_only_is_finished_and_empty(tmp_path, source):
+    for path in source.listing.root.glob("*/*.png"):
+        path.write_bytes(b"")
+    worker = make_worker(tmp_path / "run", source, hand_set_model())
+    receipts = predict_all(worker, shard_size=20)
+    assert receipts[0].n_done == 0 and len(receipts[0].left_out) == 20
+    assert worker.folder.read_scores().shape == (0, 2)
+    assert run_shards(worker.folder, cut_shards("predictions", range(20), 20), predict_shard, pytest.fail) == receipts  # fmt: skip
+
+
+def test_outputs_that_are_no_numbers_are_left_out(tmp_path, source):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1)(inputs))
+    nan_if_light = layers.Lambda(lambda x: tf.where(x > 0, x, float("nan")))
+    model = keras.Model(inputs, layers.Dense(2, "softmax")(nan_if_light(x)))
+    model.layers[1].kernel.assign(-tf.ones((1, 1, 3, 2)))
+    model.layers[1].bias.assign([384.0, 384.0])  # positive below a grey of 128
+    worker = make_worker(tmp_path / "run", source, model, scaling="none", rule=DecisionRule(None))
+    receipts = predict_all(worker)
+    left_out = dict(entry for receipt in receipts for entry in receipt.left_out)
+    light = source.listing.images.query("y_true == 1")["image_id"].tolist()
+    assert left_out == dict.fromkeys(light, "the model's output for it is not a finite number")
+    assert np.isfinite(worker.folder.read_scores()).all()
+
+
+@pytest.mark.parametrize("damage", ["torn", "short", "missing", "empty"])
+def test_a_damaged_shard_is_done_again(tmp_path, source, damage):
+    worker = make_worker(tmp_path / "run", source, hand_set_model())
+    receipts = predict_all(worker)
+    before = folder_bytes(tmp_path / "run")
+    path = worker.folder.shard_path("predictions", 1)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "short":
+        path.write_bytes(worker.folder.shard_path("predictions", 3).read_bytes())
+    else:
+        path.write_bytes(path.read_bytes()[: -20 if damage == "torn" else 0])
+    counted: list[int] = []
+    again = make_worker(tmp_path / "run", source, hand_set_model(), on_images=counted.append)
+    assert predict_all(again) == receipts
+    assert sum(counted) == 6
+    assert folder_bytes(tmp_path / "run") == before
+
+
+# The check of the scaling
+
+
+def scaling_source(tmp_path: Path, n: int = 80) -> FileSource:
+    return FileSource(list_images(write_images(tmp_path / "val", n)), (SIZE, SIZE), 3)
+
+
+def check(model: keras.Model, source: Any, scaling: str, n_images: int = 64) -> Any:
+    predictor = Predictor(wrap_model(model), scaling)
+    return check_scaling(predictor, source, DecisionRule(1), n_images=n_images, seed=0)
+
+
+@pytest.mark.parametrize("used", ["none", "-1-1"])
+def test_the_right_scaling_is_suggested(tmp_path, used):
+    # Made for pixels of 0 to 1: unscaled every image is "light", from -1 to 1 most are "dark".
+    result = check(hand_set_model(40, -20), scaling_source(tmp_path), used)
+    assert result.suggested == "0-1"
+    assert result.accuracies["0-1"] == 1
+    assert result.n_images == 64
+
+
+def test_nothing_is_suggested_if_the_scaling_is_right(tmp_path):
+    result = check(hand_set_model(40, -20), scaling_source(tmp_path), "0-1")
+    assert result.suggested is None
+    assert result.accuracies["0-1"] == 1
+    assert result.accuracies["none"] < 0.7
+    assert result.n_images == 16  # a quarter was enough to see that nothing leads
+    assert list(result.accuracies) == ["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
+
+
+def test_nothing_is_suggested_if_the_scaling_does_not_matter(tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(2, 1, name="conv")(layers.Normalization(mean=0.0, variance=1.0)(inputs))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(1, "sigmoid", kernel_initializer="zeros")(x))
+    result = check(model, scaling_source(tmp_path), "none")
+    assert result.suggested is None
+    assert len(set(result.accuracies.values())) == 1
+
+
+def test_few_images_prove_nothing(tmp_path):
+    result = check(hand_set_model(40, -20), scaling_source(tmp_path, 12), "none")
+    assert result.n_images == 12
+    assert result.suggested is None
+
+
+def test_the_check_is_the_same_every_time(tmp_path):
+    source = scaling_source(tmp_path)
+    model = hand_set_model(40, -20)
+    assert check(model, source, "none") == check(model, source, "none")
+
+
+def test_a_model_for_pixels_around_zero(tmp_path):
+    result = check(hand_set_model(20, 0), scaling_source(tmp_path), "none")
+    assert result.suggested == "-1-1"
+
+
+def test_grey_models_are_checked_with_three_scalings(tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1)(inputs))
+    source = FileSource(list_images(write_images(tmp_path / "val", 20)), (SIZE, SIZE), 1)
+    result = check(keras.Model(inputs, layers.Dense(1, "sigmoid")(x)), source, "none", 16)
+    assert list(result.accuracies) == ["none", "0-1", "-1-1"]
+
+
+def test_images_that_cannot_be_read_do_not_count(tmp_path):
+    source = scaling_source(tmp_path)
+    for path in sorted(source.listing.root.glob("*/*.png"))[:40]:
+        path.write_bytes(b"")
+    assert check(hand_set_model(40, -20), source, "-1-1", 80).n_images == 40
+    for path in source.listing.root.glob("*/*.png"):
+        path.write_bytes(b"")
+    nothing = check(hand_set_model(40, -20), source, "none", 80)
+    assert nothing.n_images == 0 and nothing.suggested is None

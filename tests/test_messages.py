@@ -1,0 +1,428 @@
+"""Every error that a user can cause: it is documented, and it comes when it should.
+
+`TRIGGERS` names, for each section of `docs/messages.md`, functions that cause its error. Each is
+run once; its text is held against the documented one, and the place in the code that raised it is
+noted, so that no error in the code can be forgotten.
+"""
+
+import ast
+import json
+import re
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import drawn_set
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import audit
+from audit import errors
+from audit.config import make_config
+from audit.errors import AuditError
+from audit.explain.maps import Explainer
+from audit.predict.inference import Predictor
+from audit.predict.metrics import compute_metrics
+from audit.predict.model import wrap_model
+from audit.results import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "messages.md"
+ERROR_NAMES = {name for name, value in vars(errors).items() if isinstance(value, type)}
+
+
+BLACK = np.zeros((8, 8, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trigger may use: good inputs, and a folder of its own to spoil."""
+
+    tmp: Path
+    model: Path
+    data: Path
+    finished: Path
+
+    def audit(self, model: Any = None, data: Any = None, out: Any = None, **options: Any) -> Run:
+        """Run an audit in which everything is right but what the trigger changes."""
+        return audit.run(
+            self.model if model is None else model,
+            self.data if data is None else data,
+            self.tmp / "run" if out is None else out,
+            progress=False,
+            **options,
+        )
+
+    def own_data(self) -> Path:
+        return drawn_set.save_set(self.tmp / "val")
+
+    def own_run(self) -> Path:
+        return shutil.copytree(self.finished, self.tmp / "copy")
+
+    def file(self, name: str, content: str | bytes = "") -> Path:
+        path = self.tmp / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def manifest(self, *rows: str) -> Path:
+        """Write a CSV manifest, and two images that it can name."""
+        for name in ("a.png", "b.png"):
+            drawn_set.save_image(self.tmp / "images" / name, BLACK)
+        return self.file("images/list.csv", "\n".join(rows) + "\n")
+
+
+def net(*layers: Any, inputs: Any = (8, 8, 3)) -> keras.Model:
+    return keras.Sequential([keras.Input(inputs), *layers], name="net")
+
+
+def pooled(*layers: Any, inputs: Any = (8, 8, 3)) -> keras.Model:
+    """Return a small convolutional model with layers of the caller's on top."""
+    return net(
+        keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D(), *layers, inputs=inputs
+    )
+
+
+def dataset(*columns: Any, batch: int | None = 2) -> tf.data.Dataset:
+    data = tf.data.Dataset.from_tensor_slices(columns if len(columns) > 1 else columns[0])
+    return data.batch(batch) if batch else data
+
+
+def two_inputs(bench: Bench) -> None:
+    first, second = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Add()([first, second]))
+    bench.audit(keras.Model([first, second], keras.layers.Dense(2)(x)))
+
+
+def two_outputs(bench: Bench) -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(inputs)
+    bench.audit(keras.Model(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)]))
+
+
+def lambda_layer(bench: Bench) -> None:
+    path = bench.tmp / "lambda.keras"
+    pooled(keras.layers.Dense(1), keras.layers.Lambda(lambda x: x * 2)).save(path)
+    bench.audit(path)
+
+
+def weights_file(bench: Bench) -> None:
+    with h5py.File(bench.tmp / "weights.h5", "w") as file:
+        file["kernel"] = np.zeros(3)
+    bench.audit(bench.tmp / "weights.h5")
+
+
+def damaged_archive(bench: Bench) -> None:
+    path = shutil.make_archive(str(bench.tmp / "damaged"), "zip", bench.data / "left")
+    bench.audit(path)
+
+
+class Raises(keras.Model):
+    """A model that does not work."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        raise ValueError("broken on purpose")
+
+
+def shuffled(bench: Bench) -> None:
+    images, labels, _ = drawn_set.draw_set()
+    data = dataset(images.astype(np.float32), labels, batch=None)
+    bench.audit(data=data.shuffle(100, seed=1).batch(8))
+
+
+def all_unreadable(bench: Bench) -> None:
+    for path in bench.own_data().rglob("*.png"):
+        path.write_bytes(b"")
+    bench.audit(data=bench.tmp / "val")
+
+
+def other_class_folder(bench: Bench) -> None:
+    data = bench.own_data()
+    (data / "left").rename(data / "lef")
+    bench.audit(data=data, classes="left,right")
+
+
+def flat_with_one_class(bench: Bench) -> None:
+    for number in range(2):
+        drawn_set.save_image(bench.tmp / "flat" / f"cat.{number}.png", BLACK)
+    bench.audit(data=bench.tmp / "flat", label_regex="^(cat|dog)")
+
+
+def flat_without_a_match(bench: Bench) -> None:
+    drawn_set.save_image(bench.tmp / "flat" / "cat.png", BLACK)
+    bench.audit(data=bench.tmp / "flat", label_regex="^(dog)")
+
+
+def spoil_manifest(bench: Bench, **values: Any) -> Path:
+    path = bench.own_run() / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return path.parent
+
+
+def rendered_too_early(bench: Bench) -> None:
+    from audit.report.render import render_report
+    from audit.run_folder import RunFolder
+
+    run = bench.own_run()
+    (run / "metrics.json").unlink()
+    render_report(RunFolder.open(run))
+
+
+def nothing_finite(bench: Bench) -> None:
+    scores = np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32)
+    compute_metrics(np.array([0, 1]), np.array([0, 0]), scores, ("a", "b"), positive=1)
+
+
+def demo_below_a_file(bench: Bench) -> None:
+    from audit.demo import run_demo
+
+    run_demo(bench.file("file") / "demo")
+
+
+def spatial_output(bench: Bench) -> None:
+    bench.audit(net(keras.layers.Conv2D(2, 3)))
+
+
+def einsum_head(bench: Bench) -> None:
+    model = net(keras.layers.Flatten(), keras.layers.EinsumDense("ab,bc->ac", 2))
+    Predictor(wrap_model(model), "none")
+
+
+TWO_LABELS = ("path,label", "a.png,cat", "b.png,dog")
+IMAGES = np.zeros((4, 8, 8, 3), np.float32)
+
+Trigger = Callable[[Bench], Any]
+TRIGGERS: dict[str, list[Trigger]] = {
+    "no-such-option": [
+        lambda b: b.audit(treshold=0.4),
+        lambda b: b.audit(config=b.file("audit.toml", "treshold = 0.4")),
+    ],
+    "wrong-option": [
+        lambda b: b.audit(threshold=1.5),
+        lambda b: b.audit(scaling="0-255"),
+        lambda b: b.audit(classes="cats"),
+        lambda b: b.audit(classes="cats,cats"),
+        lambda b: b.audit(label_regex="^cat"),
+        lambda b: b.audit(label_regex="("),
+        lambda b: b.audit(config=b.file("audit.toml", "seed = -1")),
+    ],
+    "config-file": [
+        lambda b: b.audit(config=b.tmp / "no.toml"),
+        lambda b: b.audit(config=b.file("audit.toml", "scaling = 0-1")),
+    ],
+    "scaling-needs-colour": [
+        lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(8, 8, 1)), scaling="imagenet-torch")
+    ],
+    "positive-class": [
+        lambda b: b.audit(positive="middle"),
+        lambda b: b.audit(positive="left", classes="left,right,middle"),
+    ],
+    "no-model": [lambda b: b.audit(b.tmp / "no.keras")],
+    "model-is-a-folder": [lambda b: b.audit(b.data)],
+    "lfs-pointer": [
+        lambda b: b.audit(b.file("m.h5", "version https://git-lfs.github.com/spec/v1\noid x\n"))
+    ],
+    "not-a-model": [
+        lambda b: b.audit(b.file("m.keras", "not a model")),
+        lambda b: b.audit(b.file("m.h5", b"")),
+    ],
+    "weights-only": [weights_file],
+    "model-brings-code": [lambda_layer],
+    "model-does-not-load": [damaged_archive],
+    "several-inputs": [two_inputs],
+    "input-is-no-image": [
+        lambda b: b.audit(net(keras.layers.Dense(2), inputs=(10,))),
+        lambda b: b.audit(Raises()),
+    ],
+    "channels": [lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(8, 8, 4)))],
+    "open-size": [lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(None, None, 3)))],
+    "model-does-not-run": [lambda b: wrap_model(Raises(), input_shape=(8, 8, 3))],
+    "several-outputs": [two_outputs],
+    "output-is-no-vector": [spatial_output],
+    "wrong-head": [
+        lambda b: b.audit(head="softmax"),
+        lambda b: b.audit(pooled(keras.layers.Dense(2)), head="sigmoid"),
+    ],
+    "sigmoid-per-class": [
+        lambda b: b.audit(
+            pooled(keras.layers.Dense(3, activation="sigmoid")), classes="left,right,middle"
+        )
+    ],
+    "no-classifier-head": [einsum_head],
+    "no-spatial-layer": [
+        lambda b: Explainer(wrap_model(net(keras.layers.Flatten(), keras.layers.Dense(1)))),
+    ],
+    "outputs-not-finite": [nothing_finite],
+    "no-data": [lambda b: b.audit(data=b.tmp / "nothing")],
+    "no-images": [
+        lambda b: b.audit(data=b.file("empty/notes.txt", "no image").parent),
+        flat_without_a_match,
+        lambda b: b.audit(data=b.manifest("path,label", "a.tiff,cat")),
+    ],
+    "one-class-only": [
+        lambda b: b.audit(data=b.manifest("path,label", "a.png,cat")),
+        flat_with_one_class,
+    ],
+    "classes-do-not-match": [
+        other_class_folder,
+        lambda b: b.audit(data=b.manifest(*TWO_LABELS), classes="cat,cow"),
+    ],
+    "class-count": [
+        lambda b: b.audit(classes="left,right,middle"),
+        lambda b: b.audit(pooled(keras.layers.Dense(3))),
+    ],
+    "nothing-predicted": [all_unreadable],
+    "image-changed": [shuffled],
+    "not-a-manifest": [lambda b: b.audit(data=b.file("list.txt", "a.png"))],
+    "manifest-unreadable": [
+        lambda b: b.audit(data=b.file("list.csv", "")),
+        lambda b: b.audit(data=b.file("list.parquet", "not a table")),
+    ],
+    "manifest-columns": [lambda b: b.audit(data=b.manifest("file,label", "a.png,cat"))],
+    "manifest-gap": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "c.png,"))],
+    "manifest-empty": [lambda b: b.audit(data=b.manifest("path,label"))],
+    "manifest-twice": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "./a.png,cow"))],
+    "manifest-outside": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "../c.png,cat"))],
+    "dataset-without-labels": [lambda b: b.audit(data=dataset(IMAGES))],
+    "dataset-not-batched": [lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1], batch=None))],
+    "dataset-empty": [lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1]).take(0))],
+    "dataset-labels": [
+        lambda b: b.audit(data=dataset(IMAGES, [0, 1, 2, 3]), classes="a,b"),
+        lambda b: b.audit(data=dataset(IMAGES, [-1, 1, -1, 1])),
+    ],
+    "not-a-run": [lambda b: Run(b.data), lambda b: Run(b.tmp / "nothing")],
+    "other-format": [lambda b: Run(spoil_manifest(b, format_version=99))],
+    "unreadable-run": [
+        lambda b: Run(b.file("run/manifest.json", "{").parent),
+        lambda b: Run(b.file("run/manifest.json", b"\xff").parent),
+    ],
+    "not-an-object": [lambda b: Run(b.file("run/manifest.json", "[]").parent)],
+    "other-run": [
+        lambda b: b.audit(out=b.finished, seed=9),
+        lambda b: b.audit(drawn_set.corner_model("sigmoid"), out=b.finished),
+        lambda b: b.audit(data=b.manifest(*TWO_LABELS), out=b.finished),
+    ],
+    "out-is-a-file": [lambda b: b.audit(out=b.file("file"))],
+    "out-not-empty": [lambda b: b.audit(out=b.file("folder/mine.txt").parent)],
+    "cannot-write": [
+        lambda b: b.audit(out=b.file("file") / "run"),
+        lambda b: b.audit(out="/proc/no/run"),
+        demo_below_a_file,
+    ],
+    "no-metrics-yet": [rendered_too_early],
+}
+CASES = [(slug, number) for slug, found in TRIGGERS.items() for number in range(len(found))]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trigger raised: its text, and the file and line that raised it."""
+
+    text: str
+    raised_in: Path
+    line: int
+
+
+Outcomes = Callable[[str, int], Outcome]
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    drawn_model: Path, drawn_data: Path, drawn_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outcomes]:
+    """Run a trigger when it is first asked for, and remember what came of it."""
+    known: dict[tuple[str, int], Outcome] = {}
+
+    def outcome(slug: str, number: int) -> Outcome:
+        if (slug, number) not in known:
+            bench = Bench(tmp_path_factory.mktemp(slug), drawn_model, drawn_data, drawn_run)
+            with pytest.raises(AuditError) as caught:
+                TRIGGERS[slug][number](bench)
+            frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+            known[slug, number] = Outcome(str(caught.value), Path(frame.filename), frame.lineno)
+        return known[slug, number]
+
+    yield outcome
+
+
+def documented() -> dict[str, str]:
+    """Return the message of each section of the page."""
+    sections = re.findall(r"^## (\S+)\n\n((?:> .*\n)+)\n(.+)", PAGE.read_text(), re.MULTILINE)
+    assert len(sections) == PAGE.read_text().count("\n## "), "a section lacks a message or a text"
+    return {
+        slug: " ".join(line.removeprefix("> ") for line in quote.splitlines())
+        for slug, quote, _ in sections
+    }
+
+
+def as_pattern(message: str) -> str:
+    """Turn a documented message into a regular expression; … stands for anything."""
+    return ".+?".join(re.escape(part) for part in message.split("…"))
+
+
+@pytest.mark.parametrize(("slug", "number"), CASES)
+def test_a_message_reads_as_documented(slug: str, number: int, outcomes: Outcomes):
+    text = outcomes(slug, number).text
+    assert re.match(as_pattern(documented()[slug]), text, re.DOTALL), text
+    others = {
+        other
+        for other, message in documented().items()
+        if other != slug and re.match(as_pattern(message), text, re.DOTALL)
+    }
+    assert not others, f"the text fits these sections as well: {others}"
+
+
+@pytest.mark.parametrize(("slug", "number"), CASES)
+def test_a_message_is_one_sentence_line_with_what_was_received(
+    slug: str, number: int, outcomes: Outcomes
+):
+    text = outcomes(slug, number).text
+    assert text.endswith((".", "`.", '".'))
+    known = "Received: |Received, for the first: |cannot be read|There is no option|does not hold"
+    assert re.search(known, text), text
+
+
+def test_every_section_is_triggered_and_linked():
+    assert set(documented()) == set(TRIGGERS)
+    links = re.findall(r"\[([\w-]+)\]\(#([\w-]+)\)", PAGE.read_text())
+    assert [name for name, _ in links if name in TRIGGERS] == list(documented())
+    assert all(name == anchor for name, anchor in links if name in TRIGGERS)
+
+
+def raise_sites() -> dict[tuple[Path, range], str]:
+    """Return every place in the package that raises a user's error, with its first line."""
+    sites = {}
+    for path in sorted((ROOT / "audit").rglob("*.py")):
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if (
+                isinstance(node, ast.Raise)
+                and isinstance(node.exc, ast.Call)
+                and isinstance(node.exc.func, ast.Name)
+                and node.exc.func.id in ERROR_NAMES
+            ):
+                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                sites[path, lines] = f"{path.name}:{node.lineno}"
+    return sites
+
+
+def test_no_error_in_the_code_is_forgotten(outcomes: Outcomes):
+    reached = {(seen.raised_in, seen.line) for seen in (outcomes(*case) for case in CASES)}
+    forgotten = [
+        name
+        for (path, lines), name in raise_sites().items()
+        if not any(raised_in == path and line in lines for raised_in, line in reached)
+    ]
+    assert not forgotten, "document them in docs/messages.md and trigger them in TRIGGERS"
+
+
+def test_every_way_to_refuse_an_option_names_it():
+    for name, value in {"threshold": 2, "batch_size": 0, "classes": "one", "seed": -1}.items():
+        with pytest.raises(AuditError, match=f"`--{name.replace('_', '-')}` cannot be used"):
+            make_config({name: value})
