@@ -163,7 +163,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             content = tomllib.load(file)
     except (OSError, ValueError) as exc:  # ValueError: not TOML, or not UTF-8
         raise ConfigError(
-            f"`--config {path}` cannot be read. Received: {exc}. Give a TOML file with lines such as"
-            " `threshold = 0.5`."
+            f"`--config {path}` cannot be read. Received: {exc}. Give a TOML file with lines such"
+            " as `threshold = 0.5`."
         ) from exc
     return {key.replace("-", "_"): value for key, value in content.items()}

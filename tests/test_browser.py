@@ -64,10 +64,13 @@ class Tab:
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
-        self.page.on(
-            "requestfailed", lambda request: self.problems.append(f"failed: {request.url}")
-        )
+        self.page.on("requestfailed", self._note_failure)
         self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def _note_failure(self, request) -> None:
+        # A picture still on its way when the test leaves the page is no failure.
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"failed: {request.url} {request.failure}")
 
     def open(self, name: str) -> None:
         """Open a page of the report and wait until its scripts have run."""

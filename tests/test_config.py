@@ -1,4 +1,4 @@
-"""Options: one declaration each, defaults < TOML < given values, and messages that name the option."""
+"""Options: declared once, defaults < TOML < given values, messages that name the option."""
 
 import re
 from pathlib import Path

@@ -66,30 +66,6 @@ def test_ratios_keep_about_two_figures():
     assert formats.ratio_range(0.5, None) == ""
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.004, "0.00 s"),
-        (0.84, "0.84 s"),
-        (9.999, "10.0 s"),
-        (12.34, "12.3 s"),
-        (59.96, "1 min 00 s"),
-        (245, "4 min 05 s"),
-        (7800, "2 h 10 min"),
-        (None, "–"),
-    ],
-)
-def test_durations_use_the_units_of_a_person(seconds, text):
-    assert formats.duration(seconds).replace(THIN, " ") == text
-
-
-def test_moments_name_their_zone():
-    assert formats.moment("2026-11-22T21:40:03+00:00") == "2026-11-22 21:40 UTC"
-    assert formats.moment("2026-11-22T21:40:03Z") == "2026-11-22 21:40 UTC"
-    assert formats.moment("2026-11-22T21:40:03+02:00") == "2026-11-22 21:40 +02:00"
-    assert formats.moment(None) == "–"
-
-
 def test_legible_spells_out_what_cannot_be_seen():
     assert formats.legible("cat\u202egpj.exe") == "cat\\u202egpj.exe"
     assert formats.legible("two\nlines\x1b[0m") == "two\\x0alines\\x1b[0m"

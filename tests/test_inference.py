@@ -223,7 +223,8 @@ def test_a_shard_of_bad_images_only_is_finished_and_empty(tmp_path, source):
     receipts = predict_all(worker, shard_size=20)
     assert receipts[0].n_done == 0 and len(receipts[0].left_out) == 20
     assert worker.folder.read_scores().shape == (0, 2)
-    assert run_shards(worker.folder, cut_shards("predictions", range(20), 20), predict_shard, pytest.fail) == receipts  # fmt: skip
+    specs = cut_shards("predictions", range(20), 20)
+    assert run_shards(worker.folder, specs, predict_shard, pytest.fail) == receipts
 
 
 def test_outputs_that_are_no_numbers_are_left_out(tmp_path, source):

@@ -123,6 +123,12 @@ def damaged_archive(bench: Bench) -> None:
     bench.audit(path)
 
 
+def h5_without_sense(bench: Bench) -> None:
+    with h5py.File(bench.tmp / "model.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {}})
+    bench.audit(bench.tmp / "model.h5")
+
+
 class Raises(keras.Model):
     """A model that does not work."""
 
@@ -176,7 +182,9 @@ def rendered_too_early(bench: Bench) -> None:
 
 def nothing_finite(bench: Bench) -> None:
     scores = np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32)
-    compute_metrics(np.array([0, 1]), np.array([0, 0]), scores, ("a", "b"), positive=1)
+    compute_metrics(
+        np.array([0, 1]), np.array([0, 0]), scores, ("a", "b"), positive=1, threshold=0.5
+    )
 
 
 def demo_below_a_file(bench: Bench) -> None:
@@ -234,7 +242,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
     ],
     "weights-only": [weights_file],
     "model-brings-code": [lambda_layer],
-    "model-does-not-load": [damaged_archive],
+    "model-does-not-load": [damaged_archive, h5_without_sense],
     "several-inputs": [two_inputs],
     "input-is-no-image": [
         lambda b: b.audit(net(keras.layers.Dense(2), inputs=(10,))),
@@ -251,7 +259,8 @@ TRIGGERS: dict[str, list[Trigger]] = {
     ],
     "sigmoid-per-class": [
         lambda b: b.audit(
-            pooled(keras.layers.Dense(3, activation="sigmoid")), classes="left,right,middle"
+            pooled(keras.layers.Dense(3, activation="sigmoid", kernel_initializer="zeros")),
+            classes="left,right,middle",
         )
     ],
     "no-classifier-head": [einsum_head],
@@ -290,6 +299,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "manifest-twice": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "./a.png,cow"))],
     "manifest-outside": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "../c.png,cat"))],
     "dataset-without-labels": [lambda b: b.audit(data=dataset(IMAGES))],
+    "dataset-not-one-image": [lambda b: b.audit(data=dataset({"image": IMAGES}, [0, 1, 0, 1]))],
     "dataset-not-batched": [lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1], batch=None))],
     "dataset-empty": [lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1]).take(0))],
     "dataset-labels": [

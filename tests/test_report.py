@@ -13,7 +13,7 @@ from report_html import local_target, read_report
 
 from audit.errors import RunFolderError
 from audit.report.formats import legible
-from audit.report.render import make_environment, render_report
+from audit.report.render import make_environment, render_report, render_summary
 from audit.report.run_data import read_run
 
 RUNS = {
@@ -296,3 +296,26 @@ def test_rendering_does_not_load_tensorflow():
     code = "import sys, audit.report.render; print({'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_notebook_gets_the_summary_with_hostile_names_inert():
+    summary = {
+        "model": "<script>alert(1)</script>",
+        "status": "done",
+        "n_images": 2000,
+        "n_unreadable": 1,
+        "n_skipped": 0,
+        "accuracy": 0.952,
+        "accuracy_interval": [0.9417, 0.9605],
+        "n_errors": 96,
+        "positive_class": "</td>dogs",
+        "false_positives": 58,
+        "false_negatives": 38,
+        "patterns": [{"id": 1, "name": "left edge", "n_errors": 57, "verdict": "not tested"}],
+        "warnings": [],
+        "report": "runs/tonight/report/index.html",
+    }
+    shown = render_summary(summary)
+    assert "<script" not in shown and "&lt;script&gt;" in shown
+    assert "&lt;/td&gt;dogs" in shown
+    assert "58 false positives" in shown and "left edge: 57 errors" in shown

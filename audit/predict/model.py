@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 from audit.errors import ModelError
+from audit.predict.legacy_h5 import load_legacy_h5
 from audit.predict.model_file import check_model_file, fingerprint_model_file
 from audit.predict.tracing import observe_operations
 
@@ -129,15 +131,24 @@ def load_model(path: Path, *, head: str = "auto", trust_model_code: bool = False
         ModelError: if it is missing, not a model, or not a classifier of images.
     """
     check_model_file(path)
-    try:
-        with warnings.catch_warnings():  # about how the file was written, long ago and elsewhere
-            warnings.simplefilter("ignore", UserWarning)
-            model = keras.saving.load_model(path, compile=False, safe_mode=not trust_model_code)
-    except (
-        Exception
-    ) as exc:  # Keras raises whatever a layer raises; all of it means "not loadable".
-        raise ModelError(_explain_load_failure(path, exc)) from exc
+    with warnings.catch_warnings():  # about how the file was written, long ago and elsewhere
+        warnings.simplefilter("ignore", UserWarning)
+        model = _load_any(path, trust_model_code)
     return AuditedModel(model, path.name, fingerprint_model_file(path), head=head)
+
+
+def _load_any(path: Path, trust_model_code: bool) -> keras.Model:
+    """Load a model as Keras does, or else as an earlier Keras would have read it."""
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=not trust_model_code)
+    except Exception as exc:  # Keras raises whatever a layer raises: all of it is "not loadable".
+        message = _explain_load_failure(path, exc)
+        if not h5py.is_hdf5(path):
+            raise ModelError(message) from exc
+    try:
+        return load_legacy_h5(path)
+    except Exception as exc:
+        raise ModelError(message) from exc
 
 
 def wrap_model(

@@ -78,29 +78,6 @@ def ratio_range(low: float | None, high: float | None) -> str:
     return f"{ratio(low)}–{ratio(high)}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return seconds in the units a person would use: 0.84 s, 12.3 s, 4 min 05 s, 2 h 10 min."""
-    if seconds is None or not math.isfinite(seconds):
-        return NOTHING
-    if seconds < 60:
-        digits = 2 if round(seconds, 2) < 10 else 1
-        text = f"{seconds:.{digits}f}"
-        return f"{text}{SPACE}s" if float(text) < 60 else f"1{SPACE}min 00{SPACE}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}{SPACE}min {rest:02d}{SPACE}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}{SPACE}h {minutes:02d}{SPACE}min"
-
-
-def moment(text: str | None) -> str:
-    """Return an ISO 8601 time as a person writes it: 2026-11-22 21:40 UTC."""
-    if not text:
-        return NOTHING
-    zone = "UTC" if text.endswith(("Z", "+00:00")) else text[19:] if len(text) <= 25 else ""
-    return f"{text[:10]} {text[11:16]} {zone}".strip()
-
-
 def plural(value: float, singular: str, many: str | None = None) -> str:
     """Return the noun that goes with a count."""
     return singular if value == 1 else many or singular + "s"
@@ -164,8 +141,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number_range": number_range,
     "ratio": ratio,
     "ratio_range": ratio_range,
-    "duration": duration,
-    "moment": moment,
     "plural": plural,
     "legible": legible,
     "shorten": shorten,

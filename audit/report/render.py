@@ -5,7 +5,7 @@ folder gives the same bytes. TensorFlow is never loaded.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ def render_report(folder: RunFolder, *, progress: Progress | None = None) -> Pat
     fresh.rename(report)
     shutil.rmtree(old, ignore_errors=True)
     return folder.report_path
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """Return a summary, as `Run.summary` gives it, as a fragment of HTML for a notebook."""
+    return make_environment().get_template("_summary.html").render(summary=summary)
 
 
 def make_environment() -> jinja2.Environment:

@@ -1,4 +1,7 @@
-"""The page on the run: model, data, options, timings, what was left out, how to read it all."""
+"""The page on the run: model, data, options, what was left out, how to read it all.
+
+Times are in the manifest only, so that the same audit gives the same pages.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +16,6 @@ from audit.report.views.parts import Site, defined, make_site
 
 MAX_FILES = 500
 """So many left-out files are listed; `unreadable.parquet` has them all."""
-
-STAGES = {
-    "list": "List the images",
-    "predict": "Predict",
-    "metrics": "Compute the metrics",
-    "explain": "Make the heat-maps",
-    "patterns": "Find the focus patterns",
-}
-"""The stages with a time on the page. Rendering is not among them: it would time itself."""
 
 DATA_KINDS = {
     "folders": "a folder per class",
@@ -38,15 +32,6 @@ class Fact:
     label: str
     value: Any
     code: bool = False
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """A stage of the run; `seconds` is `None` where it was not timed."""
-
-    label: str
-    seconds: float | None
-    is_done: bool
 
 
 @dataclass(frozen=True)
@@ -89,12 +74,10 @@ class RunPage:
 
     site: Site
     warnings: tuple[RunWarning, ...]
-    started: str
     model: tuple[Fact, ...]
     data: tuple[Fact, ...]
     options: tuple[Fact, ...]
     versions: tuple[Fact, ...]
-    stages: tuple[StageRow, ...]
     n_scaling_images: int
     scalings: tuple[ScalingRow, ...]
     files: tuple[FileRow, ...]
@@ -114,14 +97,12 @@ def run_page(data: RunData) -> RunPage:
     return RunPage(
         site=make_site(data),
         warnings=run_warnings(data),
-        started=str(manifest["started"]),
         model=_model_facts(manifest),
         data=_data_facts(manifest),
         options=tuple(
             Fact(option_name(name), value, code=True) for name, value in manifest["config"].items()
         ),
         versions=tuple(Fact(name, value) for name, value in manifest["versions"].items()),
-        stages=_stage_rows(manifest["stages"]),
         n_scaling_images=int(manifest["scaling_check"]["n_images"]),
         scalings=_scaling_rows(manifest),
         files=_file_rows(data.unreadable.head(MAX_FILES)),
@@ -169,14 +150,6 @@ def _data_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
     if manifest["positive_class"] is not None:
         facts.insert(4, Fact("Positive class", manifest["positive_class"]))
     return tuple(facts)
-
-
-def _stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> tuple[StageRow, ...]:
-    return tuple(
-        StageRow(label, defined(stages[key].get("seconds")), stages[key]["state"] == "done")
-        for key, label in STAGES.items()
-        if key in stages
-    )
 
 
 def _scaling_rows(manifest: Mapping[str, Any]) -> tuple[ScalingRow, ...]:
