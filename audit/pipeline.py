@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from audit.predict.model import AuditedModel
 
 STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
-SCALING_SAMPLE = 96
-"""Images on which the other scalings are tried, if a quarter of them gives reason to."""
+SCALING_SAMPLE = 256
+"""Images on which the other scalings are tried, if the first few do not rule them out."""
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -51,6 +51,9 @@ _PACKAGES = (
     "scikit-learn",
     "scipy",
 )
+
+_FREE_OPTIONS = ("max_unreadable",)
+"""Options that change no result, so that a run may go on with another value."""
 
 logger = logging.getLogger("audit")
 
@@ -205,6 +208,9 @@ class _Audit:
                 _refuse_changes(self.folder.path, self.manifest, fingerprints, config)
                 if self.manifest["status"] != "done":
                     logger.info("resumed")
+                if self.manifest["config"] != config:
+                    self.manifest["config"] = config
+                    self._save_manifest()
                 return
             # A run that stopped before its first prediction, say at a model that needs another
             # option, has nothing to keep: it starts afresh with what is given now.
@@ -484,7 +490,7 @@ def _refuse_changes(
     changed += [
         f"{option_name(name)} ({manifest['config'].get(name)!r} before, {value!r} now)"
         for name, value in config.items()
-        if manifest["config"].get(name) != value
+        if name not in _FREE_OPTIONS and manifest["config"].get(name) != value
     ]
     if changed:
         raise RunFolderError(

@@ -361,11 +361,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise RunFolderError(
-            f"`{path}` cannot be read: {exc}. Audit again into a new folder."
+            f"The run's file `{path}` cannot be read. Received: {exc}. Audit again into a new folder."
         ) from exc
     if not isinstance(content, dict):
         raise RunFolderError(
-            f"`{path}` does not hold a JSON object. Audit again into a new folder."
+            f"`{path}` does not hold a JSON object. Received: a {type(content).__name__}. Audit"
+            " again into a new folder."
         )
     return content
 

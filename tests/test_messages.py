@@ -100,6 +100,12 @@ def two_inputs(bench: Bench) -> None:
     bench.audit(keras.Model([first, second], keras.layers.Dense(2)(x)))
 
 
+def named_otherwise(bench: Bench) -> None:
+    named = dataset(IMAGES, [0, 1, 0, 1])
+    named.class_names = ["a", "b"]
+    bench.audit(data=named, classes="b,a")
+
+
 def two_outputs(bench: Bench) -> None:
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(inputs)
@@ -256,6 +262,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "wrong-head": [
         lambda b: b.audit(head="softmax"),
         lambda b: b.audit(pooled(keras.layers.Dense(2)), head="sigmoid"),
+        lambda b: b.audit(pooled(keras.layers.Dense(2)), head="softmax"),
     ],
     "sigmoid-per-class": [
         lambda b: b.audit(
@@ -306,6 +313,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(data=dataset(IMAGES, [0, 1, 2, 3]), classes="a,b"),
         lambda b: b.audit(data=dataset(IMAGES, [-1, 1, -1, 1])),
     ],
+    "dataset-class-names": [named_otherwise],
     "not-a-run": [lambda b: Run(b.data), lambda b: Run(b.tmp / "nothing")],
     "other-format": [lambda b: Run(spoil_manifest(b, format_version=99))],
     "unreadable-run": [

@@ -71,6 +71,8 @@ class ActivationRecorder:
                 self._preprocessing_weights |= weights
             elif weights - self._preprocessing_weights:  # A container has those of its layers.
                 self._past_preprocessing = True
+        elif any(not isinstance(outer, keras.Model) for outer in enclosing_operations()):
+            return  # An operation inside a layer: the layer itself is recorded.
         for tensor in tf.nest.flatten(output):
             if (
                 isinstance(tensor, tf.Tensor)

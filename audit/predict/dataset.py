@@ -93,7 +93,15 @@ class DatasetSource:
     def __init__(self, dataset: tf.data.Dataset, class_names: Sequence[str] | None) -> None:
         y_true = _read_labels(dataset)
         self._images = dataset.map(lambda images, *rest: images).unbatch()
-        names = class_names or getattr(dataset, "class_names", None)
+        own_names = getattr(dataset, "class_names", None)
+        if class_names and own_names and list(class_names) != list(own_names):
+            raise DatasetError(
+                "The dataset brings class names of its own. Received: classes"
+                f" [{', '.join(class_names)}]; the dataset's [{', '.join(own_names)}]. Its labels"
+                " are numbered in its own order: leave `classes` out, or pass the names to the"
+                " loader."
+            )
+        names = class_names or own_names
         if not names:
             names = [str(number) for number in range(max(int(y_true.max()) + 1, 2))]
         self.listing = _dataset_listing(dataset, y_true, tuple(names))

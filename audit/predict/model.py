@@ -185,13 +185,23 @@ def _explain_load_failure(path: Path, exc: Exception) -> str:
             f"`{path}` brings code of its own, which has not been run. Received: a model with a"
             " Lambda layer. If you trust where the file comes from, add `--trust-model-code`."
         )
-    cause = text.rpartition("Exception encountered: ")[2]  # after the whole configuration
-    first_line = next((line.strip() for line in cause.splitlines() if line.strip()), "no message")
+    cause = _first_line(text.rpartition("Exception encountered: ")[2])  # after the configuration
     return (
-        f"Keras {keras.__version__} cannot load `{path}`. Received: {type(exc).__name__}:"
-        f" {first_line[:300].rstrip('.')}. Save the model again with a current Keras, as"
-        " `model.save('model.keras')`."
+        f"Keras {keras.__version__} cannot load `{path}`. Received: {type(exc).__name__}: {cause}."
+        " Save the model again with a current Keras, as `model.save('model.keras')`."
     )
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that says something, cut to a length that a terminal shows."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line), "no message")[:300].rstrip(".")
+
+
+def _cause(exc: Exception) -> str:
+    """Return what a layer said, without Keras's heading and the escape codes around it."""
+    text = str(exc).partition("Exception encountered when calling ")[2].partition("\n")[2]
+    return (text or str(exc)).replace("\x1b[1m", "").replace("\x1b[0m", "")
 
 
 def _check_input(
@@ -317,17 +327,21 @@ def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, cho
         outputs = probe(tf.constant(noise)).numpy()
     except ModelError:
         raise
-    except (
-        Exception
-    ) as exc:  # Whatever the model's own layers raise on an image of its input shape.
+    except Exception as exc:  # Whatever the model's own layers raise on an image of its shape.
         raise ModelError(
             f"`{name}` cannot be run on an image. Received: {type(exc).__name__}:"
-            f" {str(exc).strip().splitlines()[0][:300]}. Check that `model.predict` works on it."
+            f" {_first_line(_cause(exc))}. Check that `model.predict` works on it."
         ) from exc
     kind = choice if choice != "auto" else _head_kind(outputs, **seen)
     n_outputs = outputs.shape[1]
     if kind == _PER_CLASS or (kind in ("sigmoid", "logit")) != (n_outputs == 1):
         raise ModelError(_wrong_head(name, kind, n_outputs))
+    if kind in ("sigmoid", "softmax") and ((outputs < 0) | (outputs > 1)).any():
+        raise ModelError(
+            f"`--head {kind}` does not fit `{name}`. Received: outputs from {outputs.min():.3g} to"
+            f" {outputs.max():.3g}, which are not probabilities. Use"
+            f" {'logit' if n_outputs == 1 else 'logits'}, or auto."
+        )
     if kind in ("logit", "logits"):
         source: LogitsFrom = "the outputs"
     else:
@@ -343,7 +357,8 @@ def _head_kind(outputs: np.ndarray, has_logits: bool, activation: str | None) ->
         return "logit" if n_outputs == 1 else "logits"
     if n_outputs == 1:
         return "sigmoid" if has_logits or bounded else "logit"
-    if bounded and np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+    sums_to_one = bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
+    if bounded and sums_to_one and activation != "sigmoid":
         return "softmax"
     return _PER_CLASS if has_logits else "logits"
 
