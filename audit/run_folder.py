@@ -361,7 +361,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise RunFolderError(
-            f"The run's file `{path}` cannot be read. Received: {exc}. Audit again into a new folder."
+            f"The run's file `{path}` cannot be read. Received: {exc}. Audit again into a new"
+            " folder."
         ) from exc
     if not isinstance(content, dict):
         raise RunFolderError(

@@ -2,11 +2,11 @@
 
     python benchmarks/overnight.py MODEL IMAGES [--repeats 3]
 
-The least: `model.predict` over `keras.utils.image_dataset_from_directory`, then one batched forward
-and backward pass for each explained image. Both are whole processes, from the start of Python to the
-end, run in turn so that a change in the machine's speed hits both. Printed: each pair's seconds and
-ratio, the ratio without start-up (importing TensorFlow, loading the model), and where an audit's time
-goes by stage.
+The least: `model.predict` over `keras.utils.image_dataset_from_directory`, then one batched
+forward and backward pass for each explained image. Both are whole processes, from the start of
+Python to the end, run in turn so that a change in the machine's speed hits both. Printed: each
+pair's seconds and ratio, the ratio without start-up (importing TensorFlow, loading the model), and
+where an audit's time goes by stage.
 """
 
 import argparse
@@ -63,11 +63,12 @@ def compare(model: Path, images: Path, repeats: int) -> None:
         )
     summary = json.loads(shown)
     print(
-        f"median ratio {statistics.median(whole):.2f}, without start-up {statistics.median(work):.2f}"
+        f"median ratio {statistics.median(whole):.2f},"
+        f" without start-up {statistics.median(work):.2f}"
     )
     print(
-        f"{summary['n_images']} images, {summary['n_errors']} errors, {n_explained} images explained"
-        f" over {summary['n_layers']} layers; median seconds by stage:"
+        f"{summary['n_images']} images, {summary['n_errors']} errors, {n_explained} images"
+        f" explained over {summary['n_layers']} layers; median seconds by stage:"
     )
     for name in stages[0]:
         print(f"  {name:<20}{statistics.median(stage[name] for stage in stages):7.2f}")
@@ -76,9 +77,7 @@ def compare(model: Path, images: Path, repeats: int) -> None:
 def timed(command: list[object]) -> tuple[float, str]:
     """Run a command; return its seconds from start to end, and its standard output."""
     begin = time.perf_counter()
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stderr}")

@@ -1,7 +1,7 @@
 """Rebuild the sample reports and the picture in the README.
 
-The demo is audited in a temporary folder and its report copied here. With Chromium on the machine, the
-picture of the overview page is taken too.
+The demo is audited in a temporary folder and its report copied here. With Chromium on the machine,
+the picture of the overview page is taken too.
 """
 
 import shutil
@@ -17,9 +17,9 @@ MOST_BYTES = 8_000_000
 
 
 def main() -> None:
+    target = HERE / "demo"
     with tempfile.TemporaryDirectory() as folder:
         report = run_demo(Path(folder) / "demo").report_path.parent
-        target = HERE / "demo"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(report, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())

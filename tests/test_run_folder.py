@@ -349,7 +349,7 @@ def test_another_format_version_is_refused(tmp_path, version):
 def test_a_broken_manifest_is_refused(tmp_path, content):
     RunFolder(tmp_path).manifest_path.write_bytes(content)
     text = refusal(tmp_path)
-    assert text.startswith(f"`{tmp_path / 'manifest.json'}` ")
+    assert f"`{tmp_path / 'manifest.json'}` " in text
     assert text.endswith("Audit again into a new folder.")
 
 

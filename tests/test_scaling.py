@@ -52,8 +52,7 @@ def test_grey_images_are_scaled_alike(pixels, name):
 def test_every_name_gives_float32_of_one_entry_per_channel(channels):
     for name in scaling_names(channels):
         scaling = pixel_scaling(name, channels)
-        assert sorted(scaling.order.tolist()) == list(range(channels))
-        assert scaling.order.dtype == np.int32
+        assert scaling.reverses is (name == "imagenet-caffe")
         for values in (scaling.multiply, scaling.add):
             assert values.dtype == np.float32 and values.shape == (channels,)
 

@@ -310,29 +310,22 @@ def _single_output(raw: Any, name: str) -> tf.Tensor:
 
 
 def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, choice: str) -> Head:
-    """Look at the graph for logits, then at real outputs where the graph does not say."""
-    seen: dict[str, Any] = {}
-
-    @tf.function(jit_compile=False, autograph=False)
-    def probe(pixels: tf.Tensor) -> tf.Tensor:
-        recorder = HeadRecorder()
-        with observe_operations(recorder):
-            raw = _single_output(model(pixels, training=False), name)  # watched while traced
-        seen["has_logits"] = hasattr(raw, "_keras_logits")
-        seen["activation"] = recorder.activation_of(raw)
-        return tf.cast(raw, tf.float32)
-
+    """Call the model on noise; ask the layer that made the output, or else the values."""
+    recorder = HeadRecorder()
     noise = np.random.default_rng(0).uniform(0, 255, (_PROBE_IMAGES, *shape)).astype(np.float32)
     try:
-        outputs = probe(tf.constant(noise)).numpy()
-    except ModelError:
-        raise
+        with observe_operations(recorder):
+            called = model(tf.constant(noise), training=False)
     except Exception as exc:  # Whatever the model's own layers raise on an image of its shape.
         raise ModelError(
             f"`{name}` cannot be run on an image. Received: {type(exc).__name__}:"
             f" {_first_line(_cause(exc))}. Check that `model.predict` works on it."
         ) from exc
-    kind = choice if choice != "auto" else _head_kind(outputs, **seen)
+    raw = _single_output(called, name)
+    outputs = tf.cast(raw, tf.float32).numpy()
+    has_logits = hasattr(raw, "_keras_logits")
+    activation = recorder.activation_of(raw)
+    kind = choice if choice != "auto" else _head_kind(outputs, has_logits, activation)
     n_outputs = outputs.shape[1]
     if kind == _PER_CLASS or (kind in ("sigmoid", "logit")) != (n_outputs == 1):
         raise ModelError(_wrong_head(name, kind, n_outputs))
@@ -345,7 +338,7 @@ def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, cho
     if kind in ("logit", "logits"):
         source: LogitsFrom = "the outputs"
     else:
-        source = "before the activation" if seen["has_logits"] else "log-odds of the probability"
+        source = "before the activation" if has_logits else "log-odds of the probability"
     return Head(cast(HeadKind, kind), max(n_outputs, 2), source, forced=choice != "auto")
 
 

@@ -1,7 +1,7 @@
 """How pixels of 0 to 255 are scaled before they enter a model.
 
-Every scaling is a reordering of channels, a multiplication and an addition per channel, so one
-traced function serves them all.
+Every scaling turns the channels around or not, multiplies and adds per channel, so one traced
+function serves them all.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ _TORCH_STD_RGB = np.array([0.229, 0.224, 0.225])
 
 @dataclass(frozen=True)
 class PixelScaling:
-    """scaled = pixels[..., order] * multiply + add, with one entry per channel.
+    """scaled = (reversed) pixels * multiply + add, with one entry per channel.
 
     Attributes:
-        order: int32 of shape (channels,).
+        reverses: whether the channels are turned around, RGB to BGR, before the rest.
         multiply: float32 of shape (channels,).
         add: float32 of shape (channels,).
     """
 
-    order: np.ndarray
+    reverses: bool
     multiply: np.ndarray
     add: np.ndarray
 
@@ -41,22 +41,21 @@ def pixel_scaling(name: str, channels: int) -> PixelScaling:
     Raises:
         ConfigError: if the scaling does not fit the channels.
     """
-    order = np.arange(channels, dtype=np.int32)
     ones = np.ones(channels)
     if name == "none":
-        return _make(order, ones, 0 * ones)
+        return _make(False, ones, 0 * ones)
     if name == "0-1":
-        return _make(order, ones / 255, 0 * ones)
+        return _make(False, ones / 255, 0 * ones)
     if name == "-1-1":
-        return _make(order, ones / 127.5, -ones)
+        return _make(False, ones / 127.5, -ones)
     if channels != 3:
         raise ConfigError(
             f"`--scaling {name}` needs colour. Received: a model with {channels} input channel."
             " Use none, 0-1 or -1-1."
         )
     if name == "imagenet-caffe":
-        return _make(order[::-1], ones, -_CAFFE_MEAN_BGR)
-    return _make(order, 1 / (255 * _TORCH_STD_RGB), -_TORCH_MEAN_RGB / _TORCH_STD_RGB)
+        return _make(True, ones, -_CAFFE_MEAN_BGR)
+    return _make(False, 1 / (255 * _TORCH_STD_RGB), -_TORCH_MEAN_RGB / _TORCH_STD_RGB)
 
 
 def scaling_names(channels: int) -> tuple[str, ...]:
@@ -65,7 +64,5 @@ def scaling_names(channels: int) -> tuple[str, ...]:
     return names if channels == 3 else names[:3]
 
 
-def _make(order: np.ndarray, multiply: np.ndarray, add: np.ndarray) -> PixelScaling:
-    return PixelScaling(
-        np.ascontiguousarray(order), multiply.astype(np.float32), add.astype(np.float32)
-    )
+def _make(reverses: bool, multiply: np.ndarray, add: np.ndarray) -> PixelScaling:
+    return PixelScaling(reverses, multiply.astype(np.float32), add.astype(np.float32))
