@@ -40,7 +40,7 @@ def take_picture(page: Path) -> None:
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 1180}, device_scale_factor=1)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1480}, device_scale_factor=1)
         tab.goto(page.as_uri())
         tab.screenshot(path=PICTURE)
         browser.close()
