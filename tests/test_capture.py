@@ -19,7 +19,8 @@ def record(model: keras.Model, shape: tuple[int | None, ...] = (16, 16, 3)) -> l
             recorder = ActivationRecorder(tape.watch)
             with observe_operations(recorder):
                 score = tf.reduce_sum(model(pixels, training=False))
-        gradients = recorder.drop_unreached(tape.gradient(score, list(recorder.activations)))
+        found = tape.gradient(score, list(recorder.activations))
+        (gradients,) = recorder.drop_unreached([found])
         assert len(gradients) == len(recorder.activations) == sum(x.kept for x in recorder.layers)
         layers[:] = recorder.layers
 

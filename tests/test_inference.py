@@ -335,3 +335,12 @@ def test_images_that_cannot_be_read_do_not_count(tmp_path):
         path.write_bytes(b"")
     nothing = check(hand_set_model(40, -20), source, "none", 80)
     assert nothing.n_images == 0 and nothing.suggested is None
+
+
+def test_a_scaling_that_gives_one_class_to_all_is_not_suggested(tmp_path):
+    source = scaling_source(tmp_path)
+    dark = source.listing.images["y_true"] == 0
+    source.listing.images.loc[dark.index, "y_true"] = 1  # all are called "light" when unscaled
+    result = check(hand_set_model(40, -20), source, "0-1")
+    assert result.accuracies["none"] > 0.9 > 0.6 > result.accuracies["0-1"]
+    assert result.suggested is None

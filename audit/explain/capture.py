@@ -104,17 +104,35 @@ class ActivationRecorder:
             self.activations.append(tensor)
             self._watch(tensor)
 
-    def drop_unreached(self, gradients: list[tf.Tensor | None]) -> list[tf.Tensor]:
-        """Mark the layers without a gradient as skipped; return the gradients of the others."""
-        kept = iter(gradients)
-        for position, layer in enumerate(self.layers):
-            if layer.kept and next(kept) is None:
-                self.layers[position] = replace(
-                    layer, kept=False, reason="does not reach the score"
+    def drop_unreached(self, per_class: list[list[tf.Tensor | None]]) -> list[list[tf.Tensor]]:
+        """Mark the layers that reach no score as skipped.
+
+        Args:
+            per_class: for each differentiated score, the gradient of each kept layer, or `None`.
+
+        Returns:
+            The same for the layers that are left; zeros where a layer reaches only other scores.
+        """
+        reaches = [
+            any(gradient is not None for gradient in g) for g in zip(*per_class, strict=True)
+        ]
+        positions = [position for position, layer in enumerate(self.layers) if layer.kept]
+        for position, does in zip(positions, reaches, strict=True):
+            if not does:
+                reason = "does not reach the score"
+                self.layers[position] = replace(self.layers[position], kept=False, reason=reason)
+        self.activations = [a for a, does in zip(self.activations, reaches, strict=True) if does]
+        return [
+            [
+                tf.zeros_like(activations) if gradient is None else gradient
+                for activations, gradient in zip(
+                    self.activations,
+                    (g for g, does in zip(gradients, reaches, strict=True) if does),
+                    strict=True,
                 )
-        pairs = zip(self.activations, gradients, strict=True)
-        self.activations = [tensor for tensor, gradient in pairs if gradient is not None]
-        return [gradient for gradient in gradients if gradient is not None]
+            ]
+            for gradients in per_class
+        ]
 
     def _why_skipped(self, operation: keras.Operation, tensor: tf.Tensor) -> str:
         if tensor.graph is not self._graph:

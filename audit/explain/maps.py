@@ -188,15 +188,14 @@ class Explainer:
                 chosen = tf.gather(outputs.logits, classes, axis=1, batch_dims=1)
                 targets = [tf.reduce_sum(chosen[:, j]) for j in range(classes.shape[1])]
                 signs = [tf.ones_like(classes[:, 0], tf.float32)] * classes.shape[1]
+        sources = recorder.activations
+        per_class = [tape.gradient(target, sources) for target in targets] if sources else []
+        gradients = recorder.drop_unreached(per_class)
         if not recorder.activations:
             raise ModelError(no_spatial_layer(self.model.name))
-        sources = list(recorder.activations)
-        per_class = [tape.gradient(target, sources) for target in targets]
-        reached = [recorder.drop_unreached(gradients) for gradients in per_class[:1]]
-        reached += [[g for g in gradients if g is not None] for gradients in per_class[1:]]
         self.layers = tuple(recorder.layers)
-        gradients = reached * len(signs) if single else reached
-        return outputs.scores, recorder, list(zip(gradients, signs, strict=True))
+        columns = gradients * len(signs) if single else gradients
+        return outputs.scores, recorder, list(zip(columns, signs, strict=True))
 
 
 def no_spatial_layer(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 from scipy.stats import binomtest
@@ -215,43 +216,50 @@ def check_scaling(
 ) -> ScalingCheck:
     """Ask on a sample whether another scaling of the pixels gives clearly better predictions.
 
-    The first 32 images are enough where every other scaling is worse by five points or more, as it
-    is for most models. To be suggested, a scaling must lead by five points, and the paired exact
-    sign test (McNemar) on the images on which the two disagree must give p < 0.001.
+    A scaling leads by its balanced accuracy, so that one that gives every image the same class
+    never does. The first 32 images are enough where every other scaling is worse by five points or
+    more, as it is for most models. To be suggested, a scaling must lead by five points, and the
+    paired exact sign test (McNemar) on the images on which the two disagree must give p < 0.001.
     """
     n_listed = len(source.listing.images)
     sample = np.random.default_rng(seed).choice(n_listed, min(n_images, n_listed), replace=False)
     first, rest = np.split(sample, [_FIRST_IMAGES])
     used = predictor.scaling
-    right = _right_by_scaling(predictor, source, rule, first)
-    rivals = [answers for name, answers in right.items() if name != used]
-    if len(rest) and any(_lead(rival, right[used]) > -_CLEAR_LEAD for rival in rivals):
-        more = _right_by_scaling(predictor, source, rule, rest)
-        right = {name: np.concatenate([a, more[name]]) for name, a in right.items()}
-    best = max(right, key=lambda name: _lead(right[name], right[used]))
-    gained = int((right[best] & ~right[used]).sum())
-    lost = int((right[used] & ~right[best]).sum())
+    answers = _answers_by_scaling(predictor, source, rule, first)
+    rivals = [name for name in scaling_names(predictor.model.channels) if name != used]
+    if len(rest) and any(_lead(answers, name, used) > -_CLEAR_LEAD for name in rivals):
+        answers = pd.concat([answers, _answers_by_scaling(predictor, source, rule, rest)])
+    best = max(rivals, key=lambda name: _lead(answers, name, used))
+    gained = int((answers[best] & ~answers[used]).sum())
+    lost = int((answers[used] & ~answers[best]).sum())
     better = (
-        _lead(right[best], right[used]) >= _CLEAR_LEAD
+        _lead(answers, best, used) >= _CLEAR_LEAD
         and binomtest(gained, gained + lost, alternative="greater").pvalue < 0.001
     )
-    accuracies = {name: float(answers.mean()) for name, answers in right.items() if len(answers)}
-    return ScalingCheck(len(right[used]), accuracies, best if better else None)
+    names = scaling_names(predictor.model.channels) if len(answers) else ()
+    accuracies = {name: float(answers[name].mean()) for name in names}
+    return ScalingCheck(len(answers), accuracies, best if better else None)
 
 
-def _right_by_scaling(
+def _answers_by_scaling(
     predictor: Predictor, source: ImageSource, rule: DecisionRule, image_ids: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return by name of the scaling which images are right, bool of shape (n_readable,)."""
-    y_true = source.listing.images["y_true"].to_numpy()
-    right: dict[str, list[bool]] = {name: [] for name in scaling_names(predictor.model.channels)}
+) -> pd.DataFrame:
+    """Return a row per readable image: y_true, and for each scaling whether it is right."""
+    names = scaling_names(predictor.model.channels)
+    labels = source.listing.images["y_true"].to_numpy()
+    y_true = np.empty(0, labels.dtype)
+    right = {name: np.empty(0, bool) for name in names}
     for ids, pixels in source.batches(np.sort(image_ids).tolist(), batch_size=32):
-        for name, answers in right.items():
-            scores = predictor.predict(pixels, name)[0].numpy()
-            answers += list(rule.decide(scores) == y_true[ids])
-    return {name: np.array(answers, bool) for name, answers in right.items()}
+        y_true = np.append(y_true, labels[ids])
+        for name in names:
+            y_pred = rule.decide(predictor.predict(pixels, name)[0].numpy())
+            right[name] = np.append(right[name], y_pred == labels[ids])
+    return pd.DataFrame({"y_true": y_true} | right)
 
 
-def _lead(right: np.ndarray, used: np.ndarray) -> float:
-    """Return by how much the share of right answers is above that of the scaling in use."""
-    return float(right.mean() - used.mean()) if len(used) else 0.0
+def _lead(answers: pd.DataFrame, name: str, used: str) -> float:
+    """Return by how much the balanced accuracy is above that of the scaling in use."""
+    if answers["y_true"].nunique() < 2:  # Of one class, a model that knows only that one is right.
+        return 0.0
+    recalls = answers.groupby("y_true")[[name, used]].mean()
+    return float(recalls[name].mean() - recalls[used].mean())
