@@ -18,7 +18,7 @@ Scaling = Literal["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
 AspectRatio = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "nearest"]
 HeadChoice = Literal["auto", "sigmoid", "logit", "softmax", "logits"]
-Method = Literal["gradcam", "article"]
+Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam"]
 
 
 class AuditConfig(BaseModel):
@@ -71,6 +71,13 @@ class AuditConfig(BaseModel):
         Method,
         Field(description="The rule that makes a heat-map from activations and gradients."),
     ] = "gradcam"
+    layers: Annotated[
+        str,
+        Field(
+            description="Which layers are explained: 'all', 'conv' (convolutions), 'stages' (the"
+            " last one of each size), or a regular expression that their path must match."
+        ),
+    ] = "all"
     controls: Annotated[
         int | None,
         Field(
@@ -111,16 +118,19 @@ class AuditConfig(BaseModel):
             raise ValueError("give at least two different names, such as cats,dogs")
         return names
 
-    @field_validator("label_regex")
+    @field_validator("label_regex", "layers")
     @classmethod
     def _check_regex(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
         try:
-            groups = re.compile(value).groups
+            re.compile(value or "")
         except re.error as exc:
             raise ValueError(f"not a regular expression ({exc})") from exc
-        if groups < 1:
+        return value
+
+    @field_validator("label_regex")
+    @classmethod
+    def _check_group(cls, value: str | None) -> str | None:
+        if value is not None and re.compile(value).groups < 1:
             raise ValueError(
                 "it needs a group in parentheses around the class, such as '^(cat|dog)'"
             )

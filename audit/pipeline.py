@@ -178,7 +178,10 @@ class _Audit:
     def explainer(self) -> "Explainer":
         from audit.explain.maps import Explainer
 
-        return Explainer(self.model, scaling=self.config.scaling, method=self.config.method)
+        config = self.config
+        return Explainer(
+            self.model, scaling=config.scaling, method=config.method, layers=config.layers
+        )
 
     @property
     def rule(self) -> "DecisionRule":

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from audit.explain.capture import ActivationRecorder, Layer
+from audit.explain.maps import Explainer
+from audit.predict.model import wrap_model
 from audit.predict.tracing import observe_operations
 
 
@@ -251,3 +253,37 @@ def test_a_model_that_raises_leaves_keras_as_it_was():
     with pytest.raises(RuntimeError, match="broken on purpose"):
         record(keras.Sequential([Broken(name="broken")]))
     assert keras.Operation.__call__ is before
+
+
+def choose(choice: str) -> tuple[list[str], list[str]]:
+    """Return (kept, not chosen) of a small model under a choice of layers."""
+    conv, pool = keras.layers.Conv2D, keras.layers.MaxPooling2D
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            conv(2, 3, padding="same", name="conv_1"),
+            keras.layers.ReLU(name="relu_1"),
+            pool(name="pool_1"),
+            conv(2, 3, padding="same", name="conv_2"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    explainer = Explainer(wrap_model(model), layers=choice)
+    skipped = [x.layer for x in explainer.layers if x.reason == "not chosen by --layers"]
+    return [x.layer for x in explainer.layers if x.kept], skipped
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("all", ["conv_1", "relu_1", "pool_1", "conv_2"]),
+        ("conv", ["conv_1", "conv_2"]),
+        ("stages", ["relu_1", "conv_2"]),
+        ("_1$", ["conv_1", "relu_1", "pool_1"]),
+    ],
+)
+def test_layers_are_kept_as_chosen(choice, expected):
+    kept_layers, skipped = choose(choice)
+    assert kept_layers == expected
+    assert sorted(kept_layers + skipped) == ["conv_1", "conv_2", "pool_1", "relu_1"]

@@ -262,5 +262,5 @@ def test_inspect_says_what_would_be_explained(drawn_model: Path):
 
 
 def test_inspect_takes_the_users_word_for_the_head(drawn_model: Path):
-    result = call("inspect", drawn_model, "--head", "sigmoid")
-    assert "outputs     1, sigmoid (as you say)" in result.stdout
+    result = call("inspect", drawn_model, "--head", "logit")
+    assert "outputs     1, logit (as you say)" in result.stdout

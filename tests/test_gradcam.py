@@ -1,16 +1,23 @@
 """The arithmetic of maps, worked out on paper, and against the article's own code."""
 
+from typing import get_args
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from audit.config import Method
 from audit.explain.gradcam import (
     CHANNEL_WEIGHTS,
+    PIXEL_WEIGHTS,
     article_mean_over_layers,
     article_weights,
     divide_by_peak,
+    grad_cam_plus_plus_weights,
     grad_cam_weights,
+    hires_cam,
+    layer_cam,
     mean_over_layers,
     positive_part,
     resize_maps,
@@ -61,8 +68,39 @@ def test_the_article_takes_the_turned_gradients_for_the_other_class():
     np.testing.assert_array_equal(article_weights(ACTIVATIONS, GRADIENTS, AGAINST), [[0.25, 1.5]])
 
 
-def test_the_rules_go_by_the_names_of_the_methods():
-    assert {"gradcam": grad_cam_weights, "article": article_weights} == CHANNEL_WEIGHTS
+def test_grad_cam_plus_plus_weighs_the_positive_gradients_one_by_one():
+    # weight of a pixel: g² / (2 g² + total · g³) = 1 / (2 + total · g); totals: 12 and 16
+    # channel 0: 4 / (2 + 48) + 1 / (2 + 12);  channel 1: twice 2 / (2 + 32)
+    weights = grad_cam_plus_plus_weights(ACTIVATIONS, GRADIENTS, FOR)
+    np.testing.assert_allclose(weights, [[4 / 50 + 1 / 14, 4 / 34]], rtol=1e-12)
+    # turned: channel 0: 1 / (2 + 12);  channel 1: 2 / (2 + 32) + 4 / (2 + 64)
+    weights = grad_cam_plus_plus_weights(ACTIVATIONS, GRADIENTS, AGAINST)
+    np.testing.assert_allclose(weights, [[1 / 14, 2 / 34 + 4 / 66]], rtol=1e-12)
+
+
+def test_grad_cam_plus_plus_is_finite_without_gradients():
+    weights = grad_cam_plus_plus_weights(ACTIVATIONS, tf.zeros_like(GRADIENTS), FOR)
+    np.testing.assert_array_equal(weights, [[0, 0]])
+
+
+def test_hires_cam_multiplies_pixel_by_pixel():
+    # 0·4 - 1·2 = -2;  -2·1 + 3·2 = 4;  4·1 + 5·2 = 14;  6·0 - 7·4 = -28
+    expected = np.array([[[-2, 4], [14, -28]]])
+    np.testing.assert_array_equal(hires_cam(ACTIVATIONS, GRADIENTS, FOR), expected)
+    np.testing.assert_array_equal(hires_cam(ACTIVATIONS, GRADIENTS, AGAINST), -expected)
+
+
+def test_layer_cam_multiplies_where_the_gradient_is_positive():
+    # 0·4 = 0;  3·2 = 6;  4·1 + 5·2 = 14;  nothing
+    maps = layer_cam(ACTIVATIONS, GRADIENTS, FOR)
+    np.testing.assert_array_equal(maps, [[[0, 6], [14, 0]]])
+    # turned: 1·2 = 2;  2·1 = 2;  nothing;  7·4 = 28
+    maps = layer_cam(ACTIVATIONS, GRADIENTS, AGAINST)
+    np.testing.assert_array_equal(maps, [[[2, 2], [0, 28]]])
+
+
+def test_every_method_has_one_rule():
+    assert sorted([*CHANNEL_WEIGHTS, *PIXEL_WEIGHTS]) == sorted(get_args(Method))
 
 
 def test_channels_are_summed_with_their_weights_for_each_class():

@@ -274,6 +274,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "no-spatial-layer": [
         lambda b: Explainer(wrap_model(net(keras.layers.Flatten(), keras.layers.Dense(1)))),
     ],
+    "layers-leave-none": [lambda b: b.audit(layers="no such layer")],
     "outputs-not-finite": [nothing_finite],
     "no-data": [lambda b: b.audit(data=b.tmp / "nothing")],
     "no-images": [

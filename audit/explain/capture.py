@@ -4,6 +4,7 @@ In: operations as `audit.predict.tracing` reports them. Out: the tensors to diff
 order in which data takes them, and a `Layer` for each spatial output of the model.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,6 +134,29 @@ class ActivationRecorder:
             ]
             for gradients in per_class
         ]
+
+    def choose(self, choice: str) -> None:
+        """Keep only the layers that the user asked for.
+
+        Args:
+            choice: "all", "conv", "stages" (the last kept layer of each stage), or a regular
+                expression that is searched for in the path.
+        """
+        if choice == "all":
+            return
+        kept = [layer for layer in self.layers if layer.kept]
+        if choice == "conv":
+            chosen = {layer.order for layer in kept if "Conv" in layer.kind}
+        elif choice == "stages":
+            chosen = set({layer.stage: layer.order for layer in kept}.values())
+        else:
+            chosen = {layer.order for layer in kept if re.search(choice, layer.path)}
+        pairs = zip(kept, self.activations, strict=True)
+        self.activations = [tensor for layer, tensor in pairs if layer.order in chosen]
+        for layer in kept:
+            if layer.order not in chosen:
+                reason = "not chosen by --layers"
+                self.layers[layer.order] = replace(layer, kept=False, reason=reason)
 
     def _why_skipped(self, operation: keras.Operation, tensor: tf.Tensor) -> str:
         if tensor.graph is not self._graph:

@@ -40,8 +40,59 @@ def article_weights(activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tenso
     return tf.reduce_mean(guided, axis=(1, 2))
 
 
-CHANNEL_WEIGHTS = {"gradcam": grad_cam_weights, "article": article_weights}
+def grad_cam_plus_plus_weights(
+    activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tensor
+) -> tf.Tensor:
+    """Weigh each channel by its positive gradients, each with a weight of its own.
+
+    Args and returns as in `grad_cam_weights`. As in the paper, the score is taken to be the
+    exponential of the logit, and activations to be >= 0: where they are not, weights can be large.
+
+    Source: Chattopadhay et al. 2018, eq. 19 for the weight of a pixel, eq. 5 for that of a channel.
+    https://arxiv.org/abs/1710.11063
+    """
+    gradients = sign[:, None, None, None] * gradients
+    total = tf.reduce_sum(activations, axis=(1, 2), keepdims=True)
+    # gradients² ÷ (2 gradients² + total · gradients³), divided through by gradients².
+    denominator = tf.where(gradients == 0, tf.zeros_like(gradients), 2 + total * gradients)
+    return tf.reduce_sum(tf.math.divide_no_nan(tf.nn.relu(gradients), denominator), axis=(1, 2))
+
+
+CHANNEL_WEIGHTS = {
+    "gradcam": grad_cam_weights,
+    "article": article_weights,
+    "gradcam++": grad_cam_plus_plus_weights,
+}
 """The rule that weighs the channels, by name of the method."""
+
+
+def hires_cam(activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
+    """Weigh each pixel of each channel by its own gradient, and sum the channels.
+
+    Args:
+        activations, gradients, sign: as in `grad_cam_weights`.
+
+    Returns:
+        Shape (n, height, width), signed.
+
+    Source: Draelos and Carin 2020. https://arxiv.org/abs/2011.08891
+    """
+    return sign[:, None, None] * tf.reduce_sum(activations * gradients, axis=-1)
+
+
+def layer_cam(activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
+    """Weigh each pixel of each channel by its own gradient where that is positive, and sum.
+
+    Args and returns as in `hires_cam`.
+
+    Source: Jiang et al. 2021, "LayerCAM". https://doi.org/10.1109/TIP.2021.3089943
+    """
+    positive = tf.nn.relu(sign[:, None, None, None] * gradients)
+    return tf.reduce_sum(activations * positive, axis=-1)
+
+
+PIXEL_WEIGHTS = {"hirescam": hires_cam, "layercam": layer_cam}
+"""The rule that weighs each pixel of each channel, by name of the method."""
 
 
 def weigh_channels(activations: tf.Tensor, channel_weights: tf.Tensor) -> tf.Tensor:
@@ -65,12 +116,12 @@ def weigh_channels(activations: tf.Tensor, channel_weights: tf.Tensor) -> tf.Ten
 def positive_part(maps: tf.Tensor, method: Method) -> tf.Tensor:
     """Bring signed maps of shape (n, height, width, m) to values >= 0 in which 0 says nothing.
 
-    Grad-CAM keeps what speaks for the class (eq. 2, ReLU). The article shifts each map so that its
-    minimum is 0.
+    Grad-CAM and its kin keep what speaks for the class (eq. 2, ReLU). The article shifts each map
+    so that its minimum is 0.
     """
-    if method == "gradcam":
-        return tf.nn.relu(maps)
-    return maps - tf.reduce_min(maps, axis=(1, 2), keepdims=True)
+    if method == "article":
+        return maps - tf.reduce_min(maps, axis=(1, 2), keepdims=True)
+    return tf.nn.relu(maps)
 
 
 def divide_by_peak(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -15,6 +15,7 @@ from audit.errors import ModelError
 from audit.explain.capture import ActivationRecorder, Layer
 from audit.explain.gradcam import (
     CHANNEL_WEIGHTS,
+    PIXEL_WEIGHTS,
     article_mean_over_layers,
     divide_by_peak,
     mean_over_layers,
@@ -77,15 +78,24 @@ class Explainer:
     """
 
     def __init__(
-        self, model: AuditedModel, *, scaling: Scaling = "none", method: Method = "gradcam"
+        self,
+        model: AuditedModel,
+        *,
+        scaling: Scaling = "none",
+        method: Method = "gradcam",
+        layers: str = "all",
     ) -> None:
         """Trace the model.
 
+        Args:
+            layers: "all", "conv", "stages" or a regular expression, as `ActivationRecorder.choose`.
+
         Raises:
-            ModelError: if it has no spatial layer.
+            ModelError: if it has no spatial layer, or `layers` leaves none.
         """
         self.model = model
         self.method = method
+        self._choice = layers
         self._scaling = pixel_scaling(scaling, model.channels)
         self.layers: tuple[Layer, ...] = ()
         self._groups: list[tuple[str, ...]] = []
@@ -130,14 +140,16 @@ class Explainer:
         """
         scores, recorder, gradients = self._differentiate(pixels, classes)
         kept = [layer for layer in recorder.layers if layer.kept]
-        rule = CHANNEL_WEIGHTS[self.method]
+        by_channel = self.method in CHANNEL_WEIGHTS
+        rule = CHANNEL_WEIGHTS[self.method] if by_channel else PIXEL_WEIGHTS[self.method]
         maps = []
         for position, activations in enumerate(recorder.activations):
             columns = [
                 rule(activations, per_layer[position], tf.cast(sign, activations.dtype))
                 for per_layer, sign in gradients
             ]
-            maps.append(weigh_channels(activations, tf.stack(columns, axis=-1)))
+            joined = tf.stack(columns, axis=-1)
+            maps.append(weigh_channels(activations, joined) if by_channel else joined)
         return scores, kept, maps
 
     def _trace(
@@ -188,6 +200,14 @@ class Explainer:
                 chosen = tf.gather(outputs.logits, classes, axis=1, batch_dims=1)
                 targets = [tf.reduce_sum(chosen[:, j]) for j in range(classes.shape[1])]
                 signs = [tf.ones_like(classes[:, 0], tf.float32)] * classes.shape[1]
+        n_spatial = len(recorder.activations)
+        recorder.choose(self._choice)
+        if n_spatial and not recorder.activations:
+            raise ModelError(
+                f"`--layers {self._choice}` leaves no layer of `{self.model.name}`. Received:"
+                f" {n_spatial} spatial layers, none of which matches. `gradcam-audit inspect` lists"
+                " their paths."
+            )
         sources = recorder.activations
         per_class = [tape.gradient(target, sources) for target in targets] if sources else []
         gradients = recorder.drop_unreached(per_class)
