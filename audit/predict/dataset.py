@@ -5,6 +5,7 @@ Pixels are bit-identical to `keras.utils.image_dataset_from_directory` (bilinear
 on request to `keras.utils.load_img`, whose default is the nearest pixel.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,8 +66,9 @@ class FileSource:
         ids = np.asarray(image_ids, np.int64)
         paths = tf.constant([str(self._root / self._paths[i]) for i in ids], tf.string)
         files = tf.data.Dataset.from_tensor_slices((ids, paths))
-        images = files.map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        for batch_ids, pixels in images.ignore_errors().batch(batch_size).prefetch(2):
+        images = files.map(self._read, num_parallel_calls=os.cpu_count(), deterministic=True)
+        batches = images.ignore_errors().batch(batch_size).prefetch(2)
+        for batch_ids, pixels in batches.with_options(_without_autotune()):
             yield batch_ids.numpy(), pixels
 
     def why_unreadable(self, image_id: int) -> str | None:
@@ -130,6 +132,13 @@ class DatasetSource:
             self._position += 1
             if self._position == image_id + 1:
                 return tf.cast(image, tf.float32)
+
+
+def _without_autotune() -> tf.data.Options:
+    """Turn off the tuning thread: the end of every shard would wait for it, up to two seconds."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def decode_image(content: tf.Tensor, channels: int, interpolation: str) -> tf.Tensor:
