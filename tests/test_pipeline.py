@@ -40,7 +40,7 @@ COLUMNS = {
     " kept reason",
     "focus.parquet": FOCUS_COLUMNS,
 }
-TIMED = {"manifest.json", "logs/run.log", "report/run.html"}
+TIMED = {"manifest.json", "logs/run.log"}
 """The files that tell when a run was made and how long it took."""
 
 

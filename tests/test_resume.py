@@ -26,7 +26,7 @@ KILL_POINTS = (
     "report.tmp",
 )
 """The run is killed as soon as one of these appears; they lie in five different stages."""
-TIMED = {"manifest.json", "logs/run.log", "report/run.html"}
+TIMED = {"manifest.json", "logs/run.log"}
 PATIENCE = 120
 """Seconds to wait for a file; far more than a run takes."""
 
