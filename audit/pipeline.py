@@ -7,53 +7,32 @@ stages wrote; disk is the truth, so an audit that was killed goes on where it st
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cached_property
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
-from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from audit import __version__
-from audit.config import AuditConfig, make_config, option_name
+from audit.config import AuditConfig, make_config
 from audit.engines.local import cut_shards, run_shards
-from audit.errors import ConfigError, DatasetError, RunFolderError
+from audit.errors import DatasetError
+from audit.inputs import Inputs, positive_index
+from audit.manifest import STAGES, now, open_log, open_manifest
 from audit.predict.devices import prepare_tensorflow
-from audit.predict.listing import Listing, check_class_count, list_images
+from audit.predict.listing import check_class_count
 from audit.predict.scaling import pixel_scaling
 from audit.results import Run
-from audit.run_folder import FORMAT_VERSION, Receipt, RunFolder
+from audit.run_folder import Receipt, RunFolder
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from audit.explain.maps import Explainer
-    from audit.predict.dataset import ImageSource
-    from audit.predict.inference import DecisionRule, Predictor
     from audit.predict.model import AuditedModel
 
-STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
 SCALING_SAMPLE = 256
 """Images on which the other scalings are tried, if the first few do not rule them out."""
-_PACKAGES = (
-    "tensorflow",
-    "keras",
-    "numpy",
-    "opencv-python",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-)
-
-_FREE_OPTIONS = ("max_unreadable",)
-"""Options that change no result, so that a run may go on with another value."""
 
 logger = logging.getLogger("audit")
 
@@ -95,13 +74,12 @@ def run(
 
 
 class _Audit:
-    """One audit under way: its inputs, loaded when they are first needed, and its manifest."""
+    """One audit under way: its inputs, its stages and its manifest."""
 
     def __init__(
         self, model: Any, data: Any, folder: RunFolder, config: AuditConfig, progress: bool
     ) -> None:
-        self.model_input = Path(model) if isinstance(model, (str, Path)) else model
-        self.data_input = Path(data) if isinstance(data, (str, Path)) else data
+        self.inputs = Inputs(model, data, config)
         self.folder = folder
         self.config = config
         self.progress = progress
@@ -116,133 +94,26 @@ class _Audit:
             "patterns": self._patterns,
             "report": self._report,
         }
-        listing = self.listing  # Both are looked at before anything is written.
-        model_fingerprint = self._model_fingerprint()
-        with _open_log(self.folder):
-            self._open_manifest(listing, model_fingerprint)
+        inputs = self.inputs  # Looked at before anything is written.
+        positive_index(inputs.listing.class_names, self.config.positive)
+        fingerprints = {"model": inputs.model_fingerprint(), "data": inputs.listing.fingerprint()}
+        with open_log(self.folder):
+            self.manifest = open_manifest(
+                self.folder,
+                inputs.listing,
+                inputs.data_name,
+                fingerprints,
+                self.config.model_dump(mode="json"),
+            )
             for name in STAGES:
                 if self.manifest["stages"][name]["state"] != "done":
                     self._run_stage(name, stages[name])
             if self.manifest["status"] != "done":
-                self.manifest |= {"status": "done", "finished": _now()}
+                self.manifest |= {"status": "done", "finished": now()}
                 self._save_manifest()
         return Run(self.folder.path)
 
-    # Inputs
-
-    @cached_property
-    def listing(self) -> Listing:
-        if isinstance(self.data_input, Path):
-            return list_images(self.data_input, self.config.classes, self.config.label_regex)
-        return self.source.listing
-
-    @cached_property
-    def source(self) -> "ImageSource":
-        prepare_tensorflow()
-        from audit.predict.dataset import DatasetSource, FileSource
-
-        if not isinstance(self.data_input, Path):
-            return DatasetSource(self.data_input, self.config.classes)
-        model = self.model
-        return FileSource(
-            self.listing,
-            model.input_size,
-            model.channels,
-            aspect=self.config.aspect,
-            interpolation=self.config.interpolation,
-        )
-
-    @cached_property
-    def model(self) -> "AuditedModel":
-        prepare_tensorflow()
-        from audit.predict.model import load_model, wrap_model
-
-        config = self.config
-        if isinstance(self.model_input, Path):
-            return load_model(
-                self.model_input, head=config.head, trust_model_code=config.trust_model_code
-            )
-        from audit.predict.dataset import DatasetSource
-
-        live = not isinstance(self.data_input, Path)
-        shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
-        return wrap_model(self.model_input, head=config.head, input_shape=shape)
-
-    @cached_property
-    def predictor(self) -> "Predictor":
-        from audit.predict.inference import Predictor
-
-        return Predictor(self.model, self.config.scaling)
-
-    @cached_property
-    def explainer(self) -> "Explainer":
-        from audit.explain.maps import Explainer
-
-        config = self.config
-        return Explainer(
-            self.model, scaling=config.scaling, method=config.method, layers=config.layers
-        )
-
-    @property
-    def rule(self) -> "DecisionRule":
-        from audit.predict.inference import DecisionRule
-
-        return DecisionRule(
-            _positive_index(self.listing.class_names, self.config.positive), self.config.threshold
-        )
-
-    def _model_fingerprint(self) -> str:
-        if not isinstance(self.model_input, Path):
-            return self.model.fingerprint
-        from audit.predict.model_file import check_model_file, fingerprint_model_file
-
-        check_model_file(self.model_input)
-        return fingerprint_model_file(self.model_input)
-
     # Manifest
-
-    def _open_manifest(self, listing: Listing, model_fingerprint: str) -> None:
-        _positive_index(listing.class_names, self.config.positive)
-        fingerprints = {"model": model_fingerprint, "data": listing.fingerprint()}
-        config = self.config.model_dump(mode="json")
-        if self.folder.manifest_path.is_file():
-            self.manifest = RunFolder.open(self.folder.path).read_manifest()
-            if self.folder.shard_indices("predictions"):
-                _refuse_changes(self.folder.path, self.manifest, fingerprints, config)
-                if self.manifest["status"] != "done":
-                    logger.info("resumed")
-                if self.manifest["config"] != config:
-                    self.manifest["config"] = config
-                    self._save_manifest()
-                return
-            # A run that stopped before its first prediction, say at a model that needs another
-            # option, has nothing to keep: it starts afresh with what is given now.
-        self.manifest = {
-            "format_version": FORMAT_VERSION,
-            "program": {"name": "gradcam-audit", "version": __version__},
-            "status": "running",
-            "started": _now(),
-            "finished": None,
-            "config": config,
-            "class_names": list(listing.class_names),
-            "positive_class": None,
-            "model": None,
-            "data": {
-                "name": self.data_input.name if isinstance(self.data_input, Path) else "dataset",
-                "kind": listing.kind,
-                "n_images": len(listing.images),
-                "n_skipped": int((listing.left_out["kind"] == "skipped").sum()),
-                "n_unreadable": int((listing.left_out["kind"] == "unreadable").sum()),
-            },
-            "input": None,
-            "head": None,
-            "fingerprints": fingerprints,
-            "versions": {"python": python_version()} | {name: version(name) for name in _PACKAGES},
-            "scaling_check": None,
-            "warnings": [],
-            "stages": {name: {"state": "waiting", "seconds": None} for name in STAGES},
-        }
-        self._save_manifest()
 
     def _save_manifest(self) -> None:
         self.folder.write_manifest(self.manifest)
@@ -278,28 +149,30 @@ class _Audit:
     # Stages
 
     def _list(self) -> None:
-        self.folder.write_table("images", self.listing.images)
-        self.folder.write_table("unreadable", self.listing.left_out)
+        self.folder.write_table("images", self.inputs.listing.images)
+        self.folder.write_table("unreadable", self.inputs.listing.left_out)
 
     def _predict(self) -> None:
-        model = self.model  # The first use of TensorFlow.
+        model = self.inputs.model  # The first use of TensorFlow.
         from audit.predict.inference import PredictWorker, predict_shard
 
-        check_class_count(self.listing.class_names, model.head.n_classes, model.name)
+        check_class_count(self.inputs.listing.class_names, model.head.n_classes, model.name)
         pixel_scaling(self.config.scaling, model.channels)  # Refuses one that needs colour.
         self._describe_model(model)
         self._check_scaling()
-        specs = cut_shards("predictions", self.listing.images["image_id"], self.config.shard_size)
-        with self._bar("predict", len(self.listing.images)) as bar:
+        specs = cut_shards(
+            "predictions", self.inputs.listing.images["image_id"], self.config.shard_size
+        )
+        with self._bar("predict", len(self.inputs.listing.images)) as bar:
             receipts = run_shards(
                 self.folder,
                 specs,
                 predict_shard,
                 lambda: PredictWorker(
                     self.folder,
-                    self.source,
-                    self.predictor,
-                    self.rule,
+                    self.inputs.source,
+                    self.inputs.predictor,
+                    self.inputs.rule,
                     self.config.batch_size,
                     bar.update,
                 ),
@@ -310,8 +183,8 @@ class _Audit:
     def _describe_model(self, model: "AuditedModel") -> None:
         """Put into the manifest what is known only once the model is loaded."""
         height, width = model.input_size
-        head, names = model.head, self.listing.class_names
-        positive = self.rule.positive
+        head, names = model.head, self.inputs.listing.class_names
+        positive = self.inputs.rule.positive
         self.manifest |= {
             "positive_class": None if positive is None else names[positive],
             "model": {"name": model.name, "n_parameters": model.n_parameters},
@@ -339,7 +212,11 @@ class _Audit:
         from audit.predict.inference import check_scaling
 
         check = check_scaling(
-            self.predictor, self.source, self.rule, n_images=SCALING_SAMPLE, seed=self.config.seed
+            self.inputs.predictor,
+            self.inputs.source,
+            self.inputs.rule,
+            n_images=SCALING_SAMPLE,
+            seed=self.config.seed,
         )
         if check.suggested:
             self._warn(
@@ -354,7 +231,7 @@ class _Audit:
         self._save_manifest()
 
     def _record_unreadable(self, receipts: list[Receipt]) -> None:
-        paths = self.listing.images["path"]
+        paths = self.inputs.listing.images["path"]
         found = pd.DataFrame(
             [
                 (paths[image_id], "unreadable", reason)
@@ -363,7 +240,7 @@ class _Audit:
             ],
             columns=["path", "kind", "reason"],
         )
-        table = pd.concat([self.listing.left_out, found]).sort_values(["path", "kind"])
+        table = pd.concat([self.inputs.listing.left_out, found]).sort_values(["path", "kind"])
         self.folder.write_table("unreadable", table)
         self.manifest["data"]["n_unreadable"] = int((table["kind"] == "unreadable").sum())
         if sum(receipt.n_done for receipt in receipts) == 0:
@@ -381,8 +258,8 @@ class _Audit:
             predictions["y_true"].to_numpy(),
             predictions["y_pred"].to_numpy(),
             self.folder.read_scores(),
-            self.listing.class_names,
-            positive=self.rule.positive,
+            self.inputs.listing.class_names,
+            positive=self.inputs.rule.positive,
             threshold=self.config.threshold,
             seed=self.config.seed,
         )
@@ -390,12 +267,12 @@ class _Audit:
         self.folder.write_table("confusion", metrics.confusion)
         self.folder.write_metrics(metrics.summary)
         accuracy = metrics.summary["accuracy"]
-        if len(self.listing.class_names) == 2 and accuracy["high"] < 0.5:
+        if len(self.inputs.listing.class_names) == 2 and accuracy["high"] < 0.5:
             self._warn(
                 "class order",
                 f"Accuracy is {accuracy['value']:.1%}, worse than guessing. If the model's outputs"
                 " have another order than the classes here"
-                f" ({', '.join(self.listing.class_names)}), give theirs with `--classes`.",
+                f" ({', '.join(self.inputs.listing.class_names)}), give theirs with `--classes`.",
             )
 
     def _explain(self) -> None:
@@ -413,15 +290,15 @@ class _Audit:
         def make_worker() -> ExplainWorker:
             return ExplainWorker(
                 self.folder,
-                self.source,
-                self.explainer,
+                self.inputs.source,
+                self.inputs.explainer,
                 stored,
                 self.config.explain_batch_size,
                 bar.update,
             )
 
         if not self.folder.table_path("layers").is_file():
-            layers = layers_table(self.explainer.layers, self.explainer.fused_size)
+            layers = layers_table(self.inputs.explainer.layers, self.inputs.explainer.fused_size)
             self.folder.write_table("layers", layers)
         with self._bar("explain", len(explained)) as bar:
             receipts = run_shards(self.folder, specs, explain_shard, make_worker, bar.update)
@@ -444,7 +321,7 @@ class _Audit:
         fused = self.folder.read_fused()
         focus = focus_table(fused, explained)
         patterns, assigned = find_patterns(
-            focus, fused, self.listing.class_names, seed=self.config.seed
+            focus, fused, self.inputs.listing.class_names, seed=self.config.seed
         )
         focus["pattern"] = assigned
         self.folder.write_table("focus", focus)
@@ -467,83 +344,3 @@ class _Audit:
                 bar.update(done - bar.n)
 
             render_report(self.folder, progress=on_page)
-
-
-def _positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:
-    """Return the index of the positive class of two, or `None` for more classes."""
-    if positive is not None and (len(class_names) != 2 or positive not in class_names):
-        raise ConfigError(
-            f"`--positive {positive}` cannot be used. Received: classes"
-            f" [{', '.join(class_names)}]. Name one of exactly two classes."
-        )
-    if len(class_names) != 2:
-        return None
-    return 1 if positive is None else class_names.index(positive)
-
-
-def _refuse_changes(
-    path: Path, manifest: dict[str, Any], fingerprints: dict[str, str], config: dict[str, Any]
-) -> None:
-    """Refuse to go on with a run that was started with something else."""
-    changed = [
-        f"the {name}"
-        for name, value in fingerprints.items()
-        if manifest["fingerprints"][name] != value
-    ]
-    changed += [
-        f"{option_name(name)} ({manifest['config'].get(name)!r} before, {value!r} now)"
-        for name, value in config.items()
-        if name not in _FREE_OPTIONS and manifest["config"].get(name) != value
-    ]
-    if changed:
-        raise RunFolderError(
-            f"`{path}` holds a run of something else. Received: another value of"
-            f" {', '.join(changed)}. Give the same as before to go on with it, or another --out."
-        )
-
-
-@contextmanager
-def _open_log(folder: RunFolder) -> Iterator[None]:
-    """Create the run folder, refuse one that cannot be used, and log to it inside the block."""
-    path = folder.path
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(
-            f"`{path}` is a file, not a folder. Received: --out {path}. Give a new folder."
-        )
-    if path.is_dir() and not folder.manifest_path.is_file() and _holds_foreign_files(folder):
-        raise RunFolderError(
-            f"`{path}` is not empty and not a run folder. Received: a folder without a"
-            " manifest.json. Give a new folder, so that nothing of yours is overwritten."
-        )
-    try:
-        folder.log_path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder.log_path, encoding="utf-8")
-    except OSError as exc:
-        raise RunFolderError(
-            f"`{path}` cannot be written. Received: {exc.strerror or exc}. Give a folder that you"
-            " may write to."
-        ) from exc
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    except BaseException as exc:
-        logger.error("stopped: %s: %s", type(exc).__name__, exc)
-        raise
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        logger.level, logger.propagate = level, propagate
-
-
-def _holds_foreign_files(folder: RunFolder) -> bool:
-    """Tell whether a folder without a manifest holds more than a run stopped at once leaves."""
-    own = {folder.log_path.parent.name, f".{folder.manifest_path.name}.tmp"}
-    return any(entry.name not in own for entry in folder.path.iterdir())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

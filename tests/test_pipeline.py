@@ -16,7 +16,7 @@ import pytest
 
 import audit
 from audit.errors import AuditError, ConfigError, DatasetError, RunFolderError
-from audit.pipeline import STAGES
+from audit.manifest import STAGES
 from audit.run_folder import RunFolder
 
 FOCUS_COLUMNS = (

@@ -10,7 +10,7 @@ import pytest
 
 import audit
 from audit.errors import RunFolderError
-from audit.pipeline import STAGES
+from audit.manifest import STAGES
 
 KEYS = [
     "format_version",

@@ -1,0 +1,121 @@
+"""What an audit is made of: the images, the model and what is built on them, each on first use.
+
+In: what the user gave. Out: a listing, a source of pixels, a model. TensorFlow is loaded only when
+it is needed.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audit.config import AuditConfig
+from audit.errors import ConfigError
+from audit.predict.devices import prepare_tensorflow
+from audit.predict.listing import Listing, list_images
+
+if TYPE_CHECKING:
+    from audit.explain.maps import Explainer
+    from audit.predict.dataset import ImageSource
+    from audit.predict.inference import DecisionRule, Predictor
+    from audit.predict.model import AuditedModel
+
+
+class Inputs:
+    """The model and the data of an audit.
+
+    Args:
+        model: a path, or a live Keras model.
+        data: a path, or a batched `tf.data.Dataset`.
+    """
+
+    def __init__(self, model: Any, data: Any, config: AuditConfig) -> None:
+        self.model_input = Path(model) if isinstance(model, (str, Path)) else model
+        self.data_input = Path(data) if isinstance(data, (str, Path)) else data
+        self.config = config
+
+    @property
+    def data_name(self) -> str:
+        """The folder's or the file's name."""
+        return self.data_input.name if isinstance(self.data_input, Path) else "dataset"
+
+    @cached_property
+    def listing(self) -> Listing:
+        if isinstance(self.data_input, Path):
+            return list_images(self.data_input, self.config.classes, self.config.label_regex)
+        return self.source.listing
+
+    @cached_property
+    def source(self) -> "ImageSource":
+        prepare_tensorflow()
+        from audit.predict.dataset import DatasetSource, FileSource
+
+        if not isinstance(self.data_input, Path):
+            return DatasetSource(self.data_input, self.config.classes)
+        model = self.model
+        return FileSource(
+            self.listing,
+            model.input_size,
+            model.channels,
+            aspect=self.config.aspect,
+            interpolation=self.config.interpolation,
+        )
+
+    @cached_property
+    def model(self) -> "AuditedModel":
+        prepare_tensorflow()
+        from audit.predict.model import load_model, wrap_model
+
+        config = self.config
+        if isinstance(self.model_input, Path):
+            return load_model(
+                self.model_input, head=config.head, trust_model_code=config.trust_model_code
+            )
+        from audit.predict.dataset import DatasetSource
+
+        live = not isinstance(self.data_input, Path)
+        shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
+        return wrap_model(self.model_input, head=config.head, input_shape=shape)
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        from audit.predict.inference import Predictor
+
+        return Predictor(self.model, self.config.scaling)
+
+    @cached_property
+    def explainer(self) -> "Explainer":
+        from audit.explain.maps import Explainer
+
+        config = self.config
+        return Explainer(
+            self.model, scaling=config.scaling, method=config.method, layers=config.layers
+        )
+
+    @property
+    def rule(self) -> "DecisionRule":
+        from audit.predict.inference import DecisionRule
+
+        return DecisionRule(
+            positive_index(self.listing.class_names, self.config.positive), self.config.threshold
+        )
+
+    def model_fingerprint(self) -> str:
+        """Return a SHA-256 of the model; a file is not loaded for it."""
+        if not isinstance(self.model_input, Path):
+            return self.model.fingerprint
+        from audit.predict.model_file import check_model_file, fingerprint_model_file
+
+        check_model_file(self.model_input)
+        return fingerprint_model_file(self.model_input)
+
+
+def positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:
+    """Return the index of the positive class of two, or `None` for more classes."""
+    if positive is not None and (len(class_names) != 2 or positive not in class_names):
+        raise ConfigError(
+            f"`--positive {positive}` cannot be used. Received: classes"
+            f" [{', '.join(class_names)}]. Name one of exactly two classes."
+        )
+    if len(class_names) != 2:
+        return None
+    return 1 if positive is None else class_names.index(positive)

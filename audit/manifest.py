@@ -1,0 +1,163 @@
+"""The beginning of a run: may it start or go on in this folder, and what is written down of it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from audit import __version__
+from audit.config import option_name
+from audit.errors import RunFolderError
+from audit.predict.listing import Listing
+from audit.run_folder import FORMAT_VERSION, RunFolder
+
+STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "opencv-python",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+)
+
+_FREE_OPTIONS = ("max_unreadable",)
+"""Options that change no result, so that a run may go on with another value."""
+
+logger = logging.getLogger("audit")
+
+
+def open_manifest(
+    folder: RunFolder,
+    listing: Listing,
+    data_name: str,
+    fingerprints: dict[str, str],
+    config: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the manifest of a run that may go on, or begin a new one, and save it.
+
+    A run that stopped before its first prediction, say at a model that needs another option, has
+    nothing to keep: it starts afresh with what is given now.
+
+    Raises:
+        RunFolderError: if the folder holds a run of something else.
+    """
+    if folder.manifest_path.is_file():
+        manifest = RunFolder.open(folder.path).read_manifest()
+        if folder.shard_indices("predictions"):
+            _refuse_changes(folder.path, manifest, fingerprints, config)
+            if manifest["status"] != "done":
+                logger.info("resumed")
+            if manifest["config"] != config:
+                manifest["config"] = config
+                folder.write_manifest(manifest)
+            return manifest
+    manifest = _new_manifest(listing, data_name, fingerprints, config)
+    folder.write_manifest(manifest)
+    return manifest
+
+
+def _new_manifest(
+    listing: Listing, data_name: str, fingerprints: dict[str, str], config: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what is known before the model is loaded; the rest is None until then."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "program": {"name": "gradcam-audit", "version": __version__},
+        "status": "running",
+        "started": now(),
+        "finished": None,
+        "config": config,
+        "class_names": list(listing.class_names),
+        "positive_class": None,
+        "model": None,
+        "data": {
+            "name": data_name,
+            "kind": listing.kind,
+            "n_images": len(listing.images),
+            "n_skipped": int((listing.left_out["kind"] == "skipped").sum()),
+            "n_unreadable": int((listing.left_out["kind"] == "unreadable").sum()),
+        },
+        "input": None,
+        "head": None,
+        "fingerprints": fingerprints,
+        "versions": {"python": python_version()} | {name: version(name) for name in _PACKAGES},
+        "scaling_check": None,
+        "warnings": [],
+        "stages": {name: {"state": "waiting", "seconds": None} for name in STAGES},
+    }
+
+
+def _refuse_changes(
+    path: Path, manifest: dict[str, Any], fingerprints: dict[str, str], config: dict[str, Any]
+) -> None:
+    """Refuse to go on with a run that was started with something else."""
+    changed = [
+        f"the {name}"
+        for name, value in fingerprints.items()
+        if manifest["fingerprints"][name] != value
+    ]
+    changed += [
+        f"{option_name(name)} ({manifest['config'].get(name)!r} before, {value!r} now)"
+        for name, value in config.items()
+        if name not in _FREE_OPTIONS and manifest["config"].get(name) != value
+    ]
+    if changed:
+        raise RunFolderError(
+            f"`{path}` holds a run of something else. Received: another value of"
+            f" {', '.join(changed)}. Give the same as before to go on with it, or another --out."
+        )
+
+
+@contextmanager
+def open_log(folder: RunFolder) -> Iterator[None]:
+    """Create the run folder, refuse one that cannot be used, and log to it inside the block."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(
+            f"`{path}` is a file, not a folder. Received: --out {path}. Give a new folder."
+        )
+    if path.is_dir() and not folder.manifest_path.is_file() and _holds_foreign_files(folder):
+        raise RunFolderError(
+            f"`{path}` is not empty and not a run folder. Received: a folder without a"
+            " manifest.json. Give a new folder, so that nothing of yours is overwritten."
+        )
+    try:
+        folder.log_path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder.log_path, encoding="utf-8")
+    except OSError as exc:
+        raise RunFolderError(
+            f"`{path}` cannot be written. Received: {exc.strerror or exc}. Give a folder that you"
+            " may write to."
+        ) from exc
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    except BaseException as exc:
+        logger.error("stopped: %s: %s", type(exc).__name__, exc)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.level, logger.propagate = level, propagate
+
+
+def _holds_foreign_files(folder: RunFolder) -> bool:
+    """Tell whether a folder without a manifest holds more than a run stopped at once leaves."""
+    own = {folder.log_path.parent.name, f".{folder.manifest_path.name}.tmp"}
+    return any(entry.name not in own for entry in folder.path.iterdir())
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
