@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from report_fixture import EMPTY_ERROR, HOSTILE_PATH, Sizes, write_run
 
+from audit.config import Method
 from audit.errors import RunFolderError
 from audit.report.maps import map_layers, shard_maps
 from audit.report.run_data import read_run, read_top_scores
@@ -248,3 +250,7 @@ def test_names_of_files_are_made_of_integers(data):
     thumbs = parts.error_thumbs(data, data.errors)
     assert all(thumb.href == f"errors/{thumb.image_id}.html" for thumb in thumbs)
     assert all(HOSTILE_PATH not in (thumb.photo or "") for thumb in thumbs)
+
+
+def test_every_method_is_put_into_words():
+    assert sorted(run.METHODS) == sorted(get_args(Method))

@@ -26,6 +26,42 @@ DATA_KINDS = {
 
 
 @dataclass(frozen=True)
+class MethodText:
+    """How a method makes a map of a layer, in a sentence, and where it comes from."""
+
+    rule: str
+    source: str
+
+
+METHODS = {
+    "gradcam": MethodText(
+        "Channels weighted by their mean gradient, summed, the positive part kept.",
+        "Selvaraju et al. 2017, eq. 1 and 2",
+    ),
+    "gradcam++": MethodText(
+        "Channels weighted by their positive gradients, each with a weight of its own, summed, the"
+        " positive part kept.",
+        "Chattopadhay et al. 2018, eq. 5 and 19",
+    ),
+    "hirescam": MethodText(
+        "Each pixel of a channel weighted by its own gradient, channels summed, the positive part"
+        " kept.",
+        "Draelos and Carin 2020",
+    ),
+    "layercam": MethodText(
+        "Each pixel of a channel weighted by its own gradient where that is positive, channels"
+        " summed, the positive part kept.",
+        "Jiang et al. 2021",
+    ),
+    "article": MethodText(
+        "Channels weighted by their mean gradient where gradient and activation are positive,"
+        " summed, scaled from the lowest value to the highest.",
+        "Reiff 2021",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Fact:
     """A name and a value, shown side by side. `code` marks what a program reads."""
 
@@ -87,7 +123,7 @@ class RunPage:
     notes: tuple[str, ...]
     level: float
     resamples: int
-    method: str
+    method: MethodText
 
 
 def run_page(data: RunData) -> RunPage:
@@ -112,7 +148,7 @@ def run_page(data: RunData) -> RunPage:
         notes=tuple(str(note) for note in metrics["notes"]),
         level=float(metrics["level"]),
         resamples=int(metrics["bootstrap"]["resamples"]),
-        method=str(manifest["config"]["method"]),
+        method=METHODS[manifest["config"]["method"]],
     )
 
 
