@@ -73,9 +73,9 @@ def main() -> None:
 def run(model: Path, data: Path, out: Path, config: Path | None, **options: Any) -> None:
     """Audit MODEL on the images in DATA and write a report; go on with an audit that was stopped.
 
-    MODEL is a .keras or .h5 file. DATA is a folder with one folder per class, a flat folder (with
-    --label-regex), or a .csv or .parquet file with the columns path and label. The last line
-    printed is the report's path.
+    MODEL is a .keras or .h5 file, or the folder of a SavedModel. DATA is a folder with one folder
+    per class, a flat folder (with --label-regex), or a .csv or .parquet file with the columns path
+    and label. The last line printed is the report's path.
 
     \b
     Example:
@@ -139,8 +139,9 @@ def show(run_folder: Path, as_json: bool) -> None:
     default="auto",
     help="What the model's outputs are; 'auto' finds out.",
 )
+@click.option("--output", help=AuditConfig.model_fields["output"].description)
 @click.option("--trust-model-code", is_flag=True, help="Run code that the model file brings along.")
-def inspect(model: Path, head: str, trust_model_code: bool) -> None:
+def inspect(model: Path, head: str, output: str | None, trust_model_code: bool) -> None:
     """Say what would be explained of MODEL: input, outputs, logits, and every spatial layer.
 
     \b
@@ -150,33 +151,49 @@ def inspect(model: Path, head: str, trust_model_code: bool) -> None:
     from audit.predict.devices import prepare_tensorflow
 
     prepare_tensorflow()
-    from audit.explain.maps import Explainer
+    from audit.explain.explainers import make_explainer
+    from audit.explain.occlusion import OcclusionExplainer
     from audit.predict.model import load_model
+    from audit.predict.tracing import computes_in_half
 
-    audited = load_model(model, head=head, trust_model_code=trust_model_code)
-    explainer = Explainer(audited)
+    audited = load_model(model, head=head, output=output, trust_model_code=trust_model_code)
+    explainer = make_explainer(audited)
     height, width = audited.input_size
     outputs = 1 if audited.head.kind in ("sigmoid", "logit") else audited.head.n_classes
-    click.echo(f"model       {audited.name}, {audited.n_parameters:,} parameters")
+    size = f"{audited.n_parameters:,} parameters" if audited.n_parameters else "parameters unknown"
+    click.echo(f"model       {audited.name}, {size}")
     click.echo(
         f"input       {height} × {width} × {audited.channels}, float32;"
         " scaling is up to --scaling, default none (0 to 255)"
+        + ("; turned for the model, which takes channels first" if audited.channels_first else "")
     )
     click.echo(
         f"outputs     {outputs}, {audited.head.kind}"
         f" ({'as you say' if audited.head.forced else 'detected; --head overrides it'})"
+        + (f", of the output `{output}`" if output else "")
     )
     click.echo(f"classes     {audited.head.n_classes}")
     click.echo(f"explained   {audited.head.explained}")
+    half = computes_in_half(audited.model)
+    if half:
+        click.echo(f"precision   {half} in predictions, as saved; float32 in heat-maps")
+    if isinstance(explainer, OcclusionExplainer):
+        click.echo(f"layers      none can be shown: this is {audited.opaque}")
+        click.echo(
+            f"maps        by occlusion: {explainer.n_probes} parts of each image are painted out in"
+            " turn; --method and --layers do not apply"
+        )
+        return
     kept = sum(layer.kept for layer in explainer.layers)
     click.echo(f"layers      {len(explainer.layers)} spatial, {kept} explained\n")
-    click.echo(f"{'#':>4}  {'size':>9}  {'channels':>8}  {'stage':>5}  {'kind':<20}  layer")
+    width = max(len(layer.kind) for layer in explainer.layers)
+    click.echo(f"{'#':>4}  {'size':>9}  {'channels':>8}  {'stage':>5}  {'kind':<{width}}  layer")
     for layer in explainer.layers:
         size = f"{layer.height}×{layer.width}"
         note = "" if layer.kept else f"   skipped: {layer.reason}"
         click.echo(
             f"{layer.order:>4}  {size:>9}  {layer.channels:>8}  {layer.stage:>5}"
-            f"  {layer.kind:<20}  {layer.layer}{note}"
+            f"  {layer.kind:<{width}}  {layer.layer}{note}"
         )
 
 
@@ -234,9 +251,9 @@ def _print_run(summary: dict[str, Any]) -> None:
     else:
         line("errors", summary["n_errors"])
     if summary["patterns"] is not None:
-        line(
-            "explained", f"{summary['n_explained_errors']} errors over {summary['n_layers']} layers"
-        )
+        by_occlusion = summary["method"] == "occlusion"
+        how = "by occlusion" if by_occlusion else f"over {summary['n_layers']} layers"
+        line("explained", f"{summary['n_explained_errors']} errors {how}")
         for pattern in summary["patterns"]:
             line(
                 f"pattern {pattern['id']}",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from audit.errors import ConfigError
 
@@ -18,7 +18,9 @@ Scaling = Literal["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
 AspectRatio = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "nearest"]
 HeadChoice = Literal["auto", "sigmoid", "logit", "softmax", "logits"]
-Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam"]
+Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam", "occlusion"]
+Fusion = Literal["consensus", "mean", "article"]
+KeepMaps = Literal["full", "compact", "fused"]
 
 
 class AuditConfig(BaseModel):
@@ -67,9 +69,20 @@ class AuditConfig(BaseModel):
         HeadChoice,
         Field(description="What the model's outputs are; 'auto' finds out."),
     ] = "auto"
+    output: Annotated[
+        str | None,
+        Field(
+            description="For a model with several outputs: the name or the number, from 0, of the"
+            " one that holds the class scores."
+        ),
+    ] = None
     method: Annotated[
         Method,
-        Field(description="The rule that makes a heat-map from activations and gradients."),
+        Field(
+            description="The rule that makes a heat-map: from activations and gradients, or, with"
+            " 'occlusion', by painting out parts of the image. A model that cannot be looked into"
+            " is explained by occlusion whatever is said here."
+        ),
     ] = "gradcam"
     layers: Annotated[
         str,
@@ -78,6 +91,23 @@ class AuditConfig(BaseModel):
             " last one of each size), or a regular expression that their path must match."
         ),
     ] = "all"
+    fusion: Annotated[
+        Fusion | None,
+        Field(
+            description="How the maps of all layers are joined: by 'consensus' (channel weights"
+            " averaged over the errors of a sample, layers that follow the logit), as their 'mean',"
+            " or as the 'article' did.  [default: consensus with gradcam, else as it belongs to the"
+            " method]"
+        ),
+    ] = None
+    keep_maps: Annotated[
+        KeepMaps,
+        Field(
+            description="Which maps are stored: 'compact' (every layer, large ones made smaller, so"
+            " that an image takes at most 64 KB for each class), 'full' (every layer at its own"
+            " size) or 'fused' (only the map that joins the layers)."
+        ),
+    ] = "compact"
     controls: Annotated[
         int | None,
         Field(
@@ -88,8 +118,16 @@ class AuditConfig(BaseModel):
     ] = None
     batch_size: Annotated[int, Field(ge=1, description="Images a batch in predictions.")] = 32
     explain_batch_size: Annotated[
-        int, Field(ge=1, description="Images a batch in explanations.")
+        int,
+        Field(ge=1, description="Images a batch in explanations; fewer if `--memory` says so."),
     ] = 16
+    memory: Annotated[
+        str,
+        Field(
+            description="Memory that explanations may take: an amount such as 4GB, or a share of"
+            " what is free when they begin, such as 50%. Only sets the size of batches."
+        ),
+    ] = "50%"
     shard_size: Annotated[
         int, Field(ge=1, description="Images a shard; a resumed run redoes unfinished shards.")
     ] = 1024
@@ -111,12 +149,36 @@ class AuditConfig(BaseModel):
             return tuple(name.strip() for name in value.split(","))
         return value
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _name_output(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @field_validator("classes")
     @classmethod
     def _check_classes(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is not None and (len(names) < 2 or "" in names or len(set(names)) < len(names)):
             raise ValueError("give at least two different names, such as cats,dogs")
         return names
+
+    @model_validator(mode="after")
+    def _check_fusion(self) -> "AuditConfig":
+        if self.fusion is not None and self.method == "occlusion":
+            raise ValueError(
+                "`--fusion` does not apply to `--method occlusion`, which has no layers"
+            )
+        if self.fusion == "consensus" and self.method != "gradcam":
+            raise ValueError(
+                f"`--fusion consensus` needs `--method gradcam`, and `--method {self.method}` was"
+                " given"
+            )
+        return self
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, value: str) -> str:
+        parse_memory(value)
+        return value
 
     @field_validator("label_regex", "layers")
     @classmethod
@@ -160,6 +222,22 @@ def make_config(options: Mapping[str, Any], toml_path: Path | None = None) -> Au
         raise ConfigError(
             f"`{name}` cannot be used: {message}. Received: {first['input']!r}."
         ) from exc
+
+
+def parse_memory(text: str) -> tuple[int | None, float | None]:
+    """Read an amount of memory: (bytes, None) of "4GB", (None, 0.5) of "50%".
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|[kMGT]i?B)\s*", text, re.IGNORECASE)
+    number, unit = (float(match[1]), match[2].upper()) if match else (0.0, "")
+    if not number or (unit == "%" and number > 100):
+        raise ValueError("give an amount such as 4GB or 800MB, or a share such as 50%")
+    if unit == "%":
+        return None, number / 100
+    base = 1024 if "I" in unit else 1000
+    return int(number * base ** ("KMGT".index(unit[0]) + 1)), None
 
 
 def option_name(field: str) -> str:

@@ -17,5 +17,9 @@ class ModelError(AuditError):
     """The model cannot be loaded, or cannot be explained."""
 
 
+class NoSpatialLayerError(ModelError):
+    """The model has no layer with height and width that reaches its scores."""
+
+
 class RunFolderError(AuditError):
     """The run folder cannot be written, read or resumed."""

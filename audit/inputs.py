@@ -14,7 +14,10 @@ from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import Listing, list_images
 
 if TYPE_CHECKING:
+    from audit.explain.consensus import Consensus
     from audit.explain.maps import Explainer
+    from audit.explain.occlusion import OcclusionExplainer
+    from audit.explain.sample import Sampler
     from audit.predict.dataset import ImageSource
     from audit.predict.inference import DecisionRule, Predictor
     from audit.predict.model import AuditedModel
@@ -24,7 +27,7 @@ class Inputs:
     """The model and the data of an audit.
 
     Args:
-        model: a path, or a live Keras model.
+        model: a path, a live Keras model, or a function from pixels to scores.
         data: a path, or a batched `tf.data.Dataset`.
     """
 
@@ -66,15 +69,21 @@ class Inputs:
         from audit.predict.model import load_model, wrap_model
 
         config = self.config
-        if isinstance(self.model_input, Path):
-            return load_model(
-                self.model_input, head=config.head, trust_model_code=config.trust_model_code
-            )
         from audit.predict.dataset import DatasetSource
 
         live = not isinstance(self.data_input, Path)
         shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
-        return wrap_model(self.model_input, head=config.head, input_shape=shape)
+        if isinstance(self.model_input, Path):
+            return load_model(
+                self.model_input,
+                head=config.head,
+                output=config.output,
+                trust_model_code=config.trust_model_code,
+                input_shape=shape,
+            )
+        return wrap_model(
+            self.model_input, head=config.head, output=config.output, input_shape=shape
+        )
 
     @cached_property
     def predictor(self) -> "Predictor":
@@ -82,14 +91,29 @@ class Inputs:
 
         return Predictor(self.model, self.config.scaling)
 
-    @cached_property
-    def explainer(self) -> "Explainer":
-        from audit.explain.maps import Explainer
+    def make_explainer(self, consensus: "Consensus | None") -> "Explainer | OcclusionExplainer":
+        """Return what makes the heat-maps, by what a sample agrees on if layers are joined so."""
+        from audit.explain.explainers import make_explainer
 
         config = self.config
-        return Explainer(
-            self.model, scaling=config.scaling, method=config.method, layers=config.layers
+        return make_explainer(
+            self.model,
+            scaling=config.scaling,
+            method=config.method,
+            layers=config.layers,
+            fusion=config.fusion,
+            consensus=consensus,
+            keep_maps=config.keep_maps,
         )
+
+    def make_sampler(self) -> "Sampler | None":
+        """Return what a consensus is learnt with; `None` where layers are joined otherwise."""
+        from audit.explain.explainers import make_sampler
+
+        config = self.config
+        if config.method != "gradcam" or config.fusion not in (None, "consensus"):
+            return None
+        return make_sampler(self.model, scaling=config.scaling, layers=config.layers)
 
     @property
     def rule(self) -> "DecisionRule":

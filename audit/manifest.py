@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audit import __version__
-from audit.config import option_name
+from audit.config import AuditConfig, option_name
 from audit.errors import RunFolderError
 from audit.predict.listing import Listing
 from audit.run_folder import FORMAT_VERSION, RunFolder
+
+if TYPE_CHECKING:
+    from audit.predict.model import AuditedModel
 
 STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
 _PACKAGES = (
@@ -27,7 +30,7 @@ _PACKAGES = (
     "scipy",
 )
 
-_FREE_OPTIONS = ("max_unreadable",)
+_FREE_OPTIONS = ("max_unreadable", "memory")
 """Options that change no result, so that a run may go on with another value."""
 
 logger = logging.getLogger("audit")
@@ -86,6 +89,9 @@ def _new_manifest(
         },
         "input": None,
         "head": None,
+        "method": None,
+        "fusion": None,
+        "explain_batch_size": None,
         "fingerprints": fingerprints,
         "versions": {"python": python_version()} | {name: version(name) for name in _PACKAGES},
         "scaling_check": None,
@@ -161,3 +167,26 @@ def _holds_foreign_files(folder: RunFolder) -> bool:
 def now() -> str:
     """Return the time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_model(model: "AuditedModel", config: AuditConfig) -> dict[str, Any]:
+    """Return the entries that are known only once the model is loaded: model, input, head."""
+    height, width = model.input_size
+    head = model.head
+    return {
+        "model": {"name": model.name, "n_parameters": model.n_parameters},
+        "input": {
+            "height": height,
+            "width": width,
+            "channels": model.channels,
+            "scaling": config.scaling,
+            "aspect": config.aspect,
+            "interpolation": config.interpolation,
+        },
+        "head": {
+            "kind": head.kind,
+            "logits_from": head.logits_from,
+            "forced": head.forced,
+            "explained": head.explained,
+        },
+    }

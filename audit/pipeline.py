@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,20 @@ from audit.config import AuditConfig, make_config
 from audit.engines.local import cut_shards, run_shards
 from audit.errors import DatasetError
 from audit.inputs import Inputs, positive_index
-from audit.manifest import STAGES, now, open_log, open_manifest
+from audit.manifest import STAGES, describe_model, now, open_log, open_manifest
 from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import check_class_count
 from audit.predict.scaling import pixel_scaling
 from audit.results import Run
-from audit.run_folder import Receipt, RunFolder
+from audit.run_folder import OCCLUSION, Receipt, RunFolder
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from audit.explain.consensus import Consensus
+    from audit.explain.maps import Explainer
+    from audit.explain.occlusion import OcclusionExplainer
     from audit.predict.model import AuditedModel
 
 SCALING_SAMPLE = 256
@@ -38,7 +42,7 @@ logger = logging.getLogger("audit")
 
 
 def run(
-    model: "str | Path | keras.Model",
+    model: "str | Path | keras.Model | Callable[[Any], Any]",
     data: "str | Path | tf.data.Dataset",
     out: str | Path,
     *,
@@ -49,7 +53,12 @@ def run(
     """Audit a model on a data set, from images to report; go on with an audit that was stopped.
 
     Args:
-        model: a `.keras` or `.h5` file, or a live Keras model.
+        model: a `.keras` or `.h5` file, a SavedModel folder, a live Keras model, or a function. A
+            function gets float32 pixels of shape (n, height, width, channels), as a tensor if it
+            belongs to TensorFlow or Keras, or else as a NumPy array, and returns scores of shape
+            (n, n_classes), (n, 1) or (n,): probabilities or logits. Its images have the size that
+            the dataset says, or the function's attribute `input_shape`. A run goes on if the
+            function still gives the same scores for some noise; more cannot be known of it.
         data: a folder or manifest of images, or a batched `tf.data.Dataset` of `(image, label)` in
             a fixed order. A live dataset is fed to the model as it is, then `scaling` is applied.
         out: the run folder; it is created.
@@ -182,29 +191,12 @@ class _Audit:
 
     def _describe_model(self, model: "AuditedModel") -> None:
         """Put into the manifest what is known only once the model is loaded."""
-        height, width = model.input_size
-        head, names = model.head, self.inputs.listing.class_names
+        names = self.inputs.listing.class_names
         positive = self.inputs.rule.positive
-        self.manifest |= {
-            "positive_class": None if positive is None else names[positive],
-            "model": {"name": model.name, "n_parameters": model.n_parameters},
-            "input": {
-                "height": height,
-                "width": width,
-                "channels": model.channels,
-                "scaling": self.config.scaling,
-                "aspect": self.config.aspect,
-                "interpolation": self.config.interpolation,
-            },
-            "head": {
-                "kind": head.kind,
-                "logits_from": head.logits_from,
-                "forced": head.forced,
-                "explained": head.explained,
-            },
-        }
-        if head.logits_from == "log-odds of the probability":
-            self._warn("logits", f"The maps explain a substitute. {head.explained}")
+        self.manifest["positive_class"] = None if positive is None else names[positive]
+        self.manifest |= describe_model(model, self.config)
+        if model.head.logits_from == "log-odds of the probability":
+            self._warn("logits", f"The maps explain a substitute. {model.head.explained}")
 
     def _check_scaling(self) -> None:
         if self.manifest["scaling_check"] is not None:
@@ -291,14 +283,21 @@ class _Audit:
             return ExplainWorker(
                 self.folder,
                 self.inputs.source,
-                self.inputs.explainer,
+                explainer(),
                 stored,
-                self.config.explain_batch_size,
+                self._explain_batch_size(explainer().image_bytes),
                 bar.update,
+                self._on_halved,
             )
 
+        @cache  # Made, and the consensus learnt, only where a shard is missing.
+        def explainer() -> "Explainer | OcclusionExplainer":
+            return self.inputs.make_explainer(self._consensus(predictions))
+
         if not self.folder.table_path("layers").is_file():
-            layers = layers_table(self.inputs.explainer.layers, self.inputs.explainer.fused_size)
+            made = explainer()
+            self._describe_maps(made.method, made.fusion)
+            layers = layers_table(made.layers, made.fused_size, made.stored_side)
             self.folder.write_table("layers", layers)
         with self._bar("explain", len(explained)) as bar:
             receipts = run_shards(self.folder, specs, explain_shard, make_worker, bar.update)
@@ -309,6 +308,56 @@ class _Audit:
                 f"{len(left_out)} images were predicted but could not be read again to be"
                 f" explained, the first because {left_out[0][1]}.",
             )
+
+    def _consensus(self, predictions: pd.DataFrame) -> "Consensus | None":
+        """Learn what the errors agree on, once; `None` where layers are joined in another way."""
+        from audit.explain.consensus import Consensus, sample_for_consensus
+        from audit.explain.sample import learn_from_images
+
+        sampler = self.inputs.make_sampler()
+        if sampler is None:
+            return None
+        if not self.folder.table_path("consensus").is_file():
+            sample = sample_for_consensus(predictions, self.config.seed)
+            logger.info("learning from %d images what the maps have in common", len(sample))
+            batch_size = self._explain_batch_size(sampler.image_bytes)
+            consensus = learn_from_images(sampler, self.inputs.source, sample, batch_size)
+            self.folder.write_table("consensus", consensus.to_frame())
+        return Consensus.from_frame(self.folder.read_table("consensus"))
+
+    def _explain_batch_size(self, image_bytes: int) -> int:
+        """Choose how many images are explained at once; a resumed run keeps to it."""
+        from audit.explain.memory import choose_batch_size, free_memory
+
+        if self.manifest["explain_batch_size"] is None:
+            self.manifest["explain_batch_size"] = choose_batch_size(
+                self.config.memory, free_memory(), image_bytes, self.config.explain_batch_size
+            )
+            self._save_manifest()
+        return int(self.manifest["explain_batch_size"])
+
+    def _on_halved(self, batch_size: int) -> None:
+        self.manifest["explain_batch_size"] = batch_size
+        self._warn(
+            "memory",
+            f"Memory did not suffice: from here on, {batch_size} images are explained at once. Give"
+            " less with `--memory` or `--explain-batch-size` another time.",
+        )
+        self._save_manifest()
+
+    def _describe_maps(self, method: str, fusion: str | None) -> None:
+        """Put into the manifest how maps are made; say so if it is not what was asked for."""
+        self.manifest |= {"method": method, "fusion": fusion}
+        if method == OCCLUSION and (self.config.method, self.config.layers) != (method, "all"):
+            model = self.inputs.model
+            reason = f"`{model.name}` is {model.opaque}. They" if model.opaque else "they"
+            self._warn(
+                "occlusion",
+                f"The heat-maps are occlusion maps, not Grad-CAM: {reason} say how far the logit of"
+                " a class falls when a part of the image is painted out. There are no layers, and"
+                " `--layers` does not apply.",
+            )
+        self._save_manifest()
 
     def _patterns(self) -> None:
         from audit.diagnose.patterns import find_patterns
@@ -326,12 +375,13 @@ class _Audit:
         focus["pattern"] = assigned
         self.folder.write_table("focus", focus)
         self.folder.write_table("patterns", patterns)
-        n_empty = int(focus["is_empty"].sum())
-        if n_empty:
+        counts = focus.loc[focus["is_empty"], "empty_because"].value_counts(sort=False)
+        if len(counts):
+            reasons = ", ".join(f"{reason} ({n})" for reason, n in sorted(counts.items()))
             self._warn(
                 "empty maps",
-                f"{n_empty} of {len(focus)} fused maps are empty: nothing speaks for their class."
-                " They are left out of the focus patterns.",
+                f"{counts.sum()} of {len(focus)} fused maps show no place: {reasons}. They are left"
+                " out of the focus patterns, and not drawn.",
             )
 
     def _report(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit.run_folder import RunFolder
+from audit.run_folder import OCCLUSION, RunFolder
 
 
 class Run:
@@ -101,6 +101,7 @@ class Run:
             "format_version": manifest["format_version"],
             "status": manifest["status"],
             "model": (manifest["model"] or {}).get("name"),
+            "method": manifest.get("method"),
             "class_names": manifest["class_names"],
             "positive_class": manifest["positive_class"],
             "n_images": data["n_images"],
@@ -154,7 +155,7 @@ class Run:
         ]
         return {
             "n_explained_errors": int(focus.loc[focus["role"] == "error", "image_id"].nunique()),
-            "n_layers": int((layers["kept"] & (layers["kind"] != "fusion")).sum()),
+            "n_layers": int((layers["kept"] & ~layers["kind"].isin(["fusion", OCCLUSION])).sum()),
             "n_patterns": len(patterns),
             "patterns": patterns,
         }

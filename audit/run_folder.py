@@ -22,6 +22,8 @@ from audit.errors import RunFolderError
 FORMAT_VERSION = 1
 FUSED_LAYER = "fused"
 """The `layer` of the map that joins all layers; it has a row of its own in `layers.parquet`."""
+OCCLUSION = "occlusion"
+"""The `layer` of a map that looks at no layer, its kind, and the method that makes it."""
 
 SCHEMAS = {
     "unreadable": pa.schema(
@@ -44,6 +46,16 @@ SCHEMAS = {
             ("height", pa.int32()),
             ("width", pa.int32()),
             ("jpeg", pa.binary()),
+        ]
+    ),
+    "consensus": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("explained_class", pa.int32()),
+            ("n_images", pa.int32()),
+            ("reliability", pa.float32()),
+            ("is_new", pa.bool_()),
+            ("channels", pa.list_(pa.float32())),
         ]
     ),
     "layers": pa.schema(

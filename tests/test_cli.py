@@ -261,6 +261,44 @@ def test_inspect_says_what_would_be_explained(drawn_model: Path):
     ]
 
 
+def test_inspect_lists_tokens_and_says_what_was_chosen(tmp_path: Path):
+    import keras
+
+    inputs = keras.Input((3, 16, 8))
+    x = keras.layers.Conv2D(4, 4, 4, data_format="channels_first", name="patches")(inputs)
+    x = keras.layers.Permute((2, 3, 1), name="turn")(x)
+    x = keras.layers.Reshape((8, 4), name="flat")(x)
+    x = keras.layers.MultiHeadAttention(1, 4, name="mix", dtype="mixed_float16")(x, x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    outputs = [keras.layers.Dense(2, name="kind")(x), keras.layers.Dense(3, name="colour")(x)]
+    path = tmp_path / "two.keras"
+    keras.Model(inputs, outputs, name="two").save(path)
+
+    result = call("inspect", path)
+    assert result.exit_code == 1
+    assert "output 0 `kind` of shape (batch, 2); output 1 `colour` of shape" in result.stderr
+    result = call("inspect", path, "--output", "colour")
+    assert result.exit_code == 0
+    facts, table = result.stdout.split("\n\n")
+    assert facts.splitlines()[1:] == [
+        "input       16 × 8 × 3, float32; scaling is up to --scaling, default none (0 to 255);"
+        " turned for the model, which takes channels first",
+        "outputs     3, logits (detected; --head overrides it), of the output `colour`",
+        "classes     3",
+        "explained   The logit of the class: the raw output.",
+        "precision   float16 in predictions, as saved; float32 in heat-maps",
+        "layers      7 spatial, 4 explained",
+    ]
+    cells = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    assert [row[1:3] + row[4:] for row in cells if len(row) == 6][1:] == [
+        ["4×2", "4", "Conv2D", "patches"],
+        ["4×2", "4", "Permute", "turn"],
+        ["4×2", "4", "Reshape, tokens", "flat"],
+        ["4×2", "4", "MultiHeadAttention, tokens", "mix"],
+    ]
+    assert {row[-1] for row in cells if len(row) > 6} == {"skipped: inside attention"}
+
+
 def test_inspect_takes_the_users_word_for_the_head(drawn_model: Path):
     result = call("inspect", drawn_model, "--head", "logit")
     assert "outputs     1, logit (as you say)" in result.stdout

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from audit.errors import DatasetError
+from audit.errors import DatasetError, ModelError
 from audit.explain.capture import Layer
 from audit.explain.explanations import (
     THUMBNAIL_SIDE,
@@ -19,7 +19,7 @@ from audit.explain.explanations import (
     explain_shard,
     layers_table,
 )
-from audit.explain.maps import Explainer
+from audit.explain.maps import BatchMaps, Explainer
 from audit.predict.dataset import DatasetSource, FileSource
 from audit.predict.listing import list_images
 from audit.predict.model import wrap_model
@@ -100,11 +100,73 @@ def test_the_map_for_the_predicted_class_glows_where_the_other_square_is(
     assert fused[0][3:11, 3:11].mean() > 10 * fused[0][16:, 16:].mean()
 
 
+class Noted:
+    """An explainer that notes what it is asked for and can hold only so many images."""
+
+    def __init__(self, explainer: Explainer, capacity: int = 99, error: type = MemoryError) -> None:
+        self.explainer, self.capacity, self.error = explainer, capacity, error
+        self.model, self.batches = explainer.model, []
+
+    def explain(self, pixels: tf.Tensor, classes: np.ndarray) -> BatchMaps:
+        if len(classes) > self.capacity:
+            raise self.error(*[None, None, "OOM"][: 3 if self.error is not MemoryError else 0])
+        self.batches.append(classes.tolist())
+        return self.explainer.explain(pixels, classes)
+
+
+def test_errors_and_controls_are_explained_apart_and_stored_in_order(
+    tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    ids = (0, 12, 13, 1, 2, 14, 3)
+    worker = make_worker(tmp_path, source, explainer, batch_size=3)
+    worker.explainer = Noted(explainer)
+    is_right = (worker.explained["y_pred"] == worker.explained["y_true"]).loc[list(ids)].tolist()
+    assert is_right == [False, True, True, False, False, True, False]
+    receipt = explain_shard(ShardSpec("explanations", 0, ids), worker)
+    assert receipt.n_done == 7
+    kinds = [[pair[0] == pair[1] for pair in batch] for batch in worker.explainer.batches]
+    assert kinds == [[True] * 3, [False] * 3, [False]] or kinds == [
+        [False] * 3,
+        [True] * 3,
+        [False],
+    ]
+    for stage in ("explanations", "thumbnails"):
+        found = RunFolder(tmp_path).read_shard(stage, 0)["image_id"]
+        assert found.drop_duplicates().tolist() == list(ids)
+
+
+@pytest.mark.parametrize("error", [MemoryError, tf.errors.ResourceExhaustedError])
+def test_when_memory_runs_out_batches_are_halved_and_stay_so(
+    error: type, tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    worker, halved = make_worker(tmp_path / "a", source, explainer, batch_size=8), []
+    worker.on_halved = halved.append
+    worker.explainer = Noted(explainer, capacity=2, error=error)
+    ids = (0, 1, 2, 3, 4)
+    explain_shard(ShardSpec("explanations", 0, ids), worker)
+    assert halved == [4, 2] and worker.batch_size == 2
+    assert [len(batch) for batch in worker.explainer.batches] == [2, 2, 1]
+    undisturbed = make_worker(tmp_path / "b", source, explainer, batch_size=2)
+    explain_shard(ShardSpec("explanations", 0, ids), undisturbed)
+    shards = [RunFolder(tmp_path / name).shard_path("explanations", 0) for name in "ab"]
+    assert shards[0].read_bytes() == shards[1].read_bytes()
+
+
+def test_one_image_that_does_not_fit_is_one_clear_sentence(
+    tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    worker = make_worker(tmp_path, source, explainer)
+    worker.explainer = Noted(explainer, capacity=0)
+    with pytest.raises(ModelError, match="not enough memory to explain one image"):
+        explain_shard(ShardSpec("explanations", 0, (0,)), worker)
+    assert worker.batch_size == 1
+
+
 def test_progress_is_reported_batch_by_batch(
     tmp_path: Path, source: FileSource, explainer: Explainer
 ):
     worker, seen = make_worker(tmp_path, source, explainer, batch_size=2), []
-    worker = ExplainWorker(*list(vars(worker).values())[:-1], on_images=seen.append)
+    worker.on_images = seen.append
     explain_shard(ShardSpec("explanations", 0, (0, 1, 2)), worker)
     assert seen == [2, 1]
 
@@ -230,7 +292,7 @@ def test_the_layers_table_ends_with_the_fused_map():
         Layer("conv", "m/conv", "Conv2D", 112, 56, 8, 0, 1, True, ""),
         Layer("pool", "m/pool", "MaxPooling2D", 14, 7, 8, 1, 2, True, ""),
     )
-    table = layers_table(layers, (56, 28))
+    table = layers_table(layers, (56, 28), 28)
     assert table["layer"].tolist() == ["scale", "conv", "pool", FUSED_LAYER]
     assert table[["stored_height", "stored_width"]].to_numpy().tolist() == [
         [0, 0],
@@ -238,6 +300,8 @@ def test_the_layers_table_ends_with_the_fused_map():
         [14, 7],
         [56, 28],
     ]
+    only_fused = layers_table(layers, (56, 28), 0)
+    assert only_fused["stored_height"].tolist() == [0, 0, 0, 56]
     fused = table.iloc[-1]
     assert (fused["kind"], fused["stage"], fused["order"], fused["kept"]) == ("fusion", 2, 3, True)
     assert to_arrow(table, SCHEMAS["layers"]).schema.equals(SCHEMAS["layers"])

@@ -154,6 +154,7 @@ def test_table_has_a_sorted_row_per_map():
     table = focus_table(fused, explained)
     assert list(table.columns) == [
         *["image_id", "explained_class", "role", "y_true", "y_pred", "is_predicted", "is_empty"],
+        "empty_because",
         *FEATURES,
         "agreement",
     ]
@@ -186,14 +187,22 @@ def test_agreement_of_the_two_maps_of_an_error():
 
 
 @pytest.mark.parametrize(
-    ("peak", "level"), [(0.0, 0), (np.nan, None), (np.inf, None), (1.0, 0), (1.0, 255)]
+    ("peak", "level", "because"),
+    [
+        (0.0, 0, "nothing speaks for the class"),
+        (np.nan, 0, "not finite"),
+        (np.inf, None, "not finite"),
+        (-3.0, 0, "the same everywhere"),  # as they are stored
+        (1.0, 255, "the same everywhere"),
+    ],
 )
-def test_empty_maps_are_flagged_and_hold_no_numbers(peak, level):
+def test_empty_maps_are_flagged_with_the_reason_and_hold_no_numbers(peak, level, because):
     good = random_maps(1)[0]
     cam = good if level is None else np.full_like(good, level)
     fused = make_fused([(0, 0, 1.0, good), (0, 1, peak, cam)])
     table = focus_table(fused, make_explained([(0, "error", 0, 1)]))
     assert table["is_empty"].tolist() == [False, True]
+    assert table["empty_because"].tolist() == ["", because]
     assert table.loc[1, list(FEATURES)].isna().all()
     assert table.loc[0, "area"] > 0
     assert table["agreement"].isna().all()

@@ -1,5 +1,6 @@
 """All layers in one pass, against one layer at a time; and what is stored of the maps."""
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -10,15 +11,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from audit.config import Method
+from audit.config import KeepMaps, Method
 from audit.errors import ModelError
-from audit.explain import maps as maps_module
-from audit.explain.maps import FUSED_SIDE, STORED_SIDE, BatchMaps, Explainer, fit_into
+from audit.explain import differentiate as differentiate_module
+from audit.explain.capture import Layer
+from audit.explain.maps import (
+    FUSED_SIDE,
+    STORED_SIDE,
+    BatchMaps,
+    Explainer,
+    choose_stored_side,
+    fit_into,
+)
 from audit.predict.dataset import FileSource
 from audit.predict.listing import list_images
 from audit.predict.model import AuditedModel, wrap_model
 from audit.run_folder import FUSED_LAYER
 
+METHODS = [method for method in get_args(Method) if method != "occlusion"]
 Step = tuple[str, Callable[[tf.Tensor], tf.Tensor]]
 """A layer's key and the function that computes its output from the one before."""
 
@@ -139,7 +149,7 @@ def single_logit_cnn() -> tuple[keras.Model, list[Step]]:
     return model, [("", steps[0][1]), *steps[1:], *[("", layer) for layer in head]]
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.usefixtures("float64")
 def test_a_functional_cnn_agrees_with_one_layer_at_a_time(method: Method):
     model, steps = single_logit_cnn()
@@ -355,7 +365,7 @@ def rows(maps: BatchMaps, index: int, column: int) -> dict[str, tuple[float, np.
     return {layer: (peak, cam) for layer, peak, cam in maps.of_image(index, column)}
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", METHODS)
 def test_a_stored_map_is_within_a_255th_of_its_peak(method: Method):
     explainer = small_explainer(method)
     pixels, classes = draw_pixels(3, 32, dtype="float32"), np.array([[1, 0], [0, 1], [1, 0]])
@@ -420,7 +430,7 @@ def test_the_scores_of_the_pass_are_the_models():
     np.testing.assert_allclose(maps.scores, np.concatenate([1 - p, p], axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", METHODS)
 def test_the_batch_size_does_not_matter(method: Method):
     model, _ = single_logit_cnn()
     explainer = Explainer(wrap_model(model), method=method)
@@ -437,21 +447,44 @@ def test_the_batch_size_does_not_matter(method: Method):
                 np.testing.assert_allclose(many[layer][1].astype(int), cam.astype(int), atol=1)
 
 
-def test_explaining_again_does_not_trace_again(monkeypatch: pytest.MonkeyPatch):
-    traced = []
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets a number for each time that a model is traced."""
+    numbers: list[int] = []
 
-    class Counted(maps_module.ActivationRecorder):
+    class Counted(differentiate_module.ActivationRecorder):
         def __init__(self, watch: Callable[[tf.Tensor], None]) -> None:
             super().__init__(watch)
-            traced.append(1)
+            numbers.append(len(numbers))
 
-    monkeypatch.setattr(maps_module, "ActivationRecorder", Counted)
-    explainer = small_explainer()
+    monkeypatch.setattr(differentiate_module, "ActivationRecorder", Counted)
+    return numbers
+
+
+@pytest.mark.parametrize(("head", "n_traces"), [("logit", 1), ("softmax", 2)])
+def test_no_batch_size_is_traced_again(head: str, n_traces: int, traced: list[int]):
+    # With several outputs, batches of one class have a pass of their own.
+    explainer = small_explainer(head=head)
     assert len(traced) == 1
-    for n in (1, 3, 3, 2):
+    for n in (16, 1, 3, 16, 2, 7):
         pixels = tf.constant(draw_pixels(n, 32, dtype="float32"))
         explainer.explain(pixels, np.array([[0, 1]] * n))
-    assert len(traced) == 1
+        explainer.explain(pixels, np.array([[1, 1]] * n))
+    assert len(traced) == n_traces
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_of_one_class_has_the_same_maps_in_fewer_passes(method: Method):
+    explainer = small_explainer(method, head="softmax")
+    pixels = tf.constant(draw_pixels(3, 32, dtype="float32"))
+    both = explainer.explain(pixels, np.array([[1, 1], [0, 1], [0, 0]]))
+    for index, label in ((0, 1), (2, 0)):
+        alone = explainer.explain(pixels[index : index + 1], np.array([[label, label]]))
+        assert alone.groups[0].peaks.shape[2] == 1
+        for layer, (peak, cam) in rows(alone, 0, 0).items():
+            other_peak, other = rows(both, index, 0)[layer]
+            assert peak == pytest.approx(other_peak, rel=1e-4, abs=1e-7)
+            np.testing.assert_allclose(cam.astype(int), other.astype(int), atol=1)
 
 
 def test_the_scaling_is_applied_before_the_model():
@@ -530,3 +563,85 @@ def test_sizes_shrink_in_proportion(size: tuple[int, int], longest: int, expecte
 def test_the_fused_map_is_no_larger_than_the_image():
     assert small_explainer().fused_size == (32, 32)
     assert FUSED_SIDE == 56
+
+
+def layer_of(side: int, number: int) -> Layer:
+    return Layer(f"l{number}", "", "", side, side, 1, 0, number, True, "")
+
+
+def test_the_stored_side_keeps_many_layers_within_the_budget():
+    # 60,000 bytes less 56² of the fused map are 56,864. 72 maps of 28² are 56,448; 73 are too many
+    # at 28 (57,232), and fit at 27 (53,217).
+    few, many = ([layer_of(112, n) for n in range(count)] for count in (72, 73))
+    assert choose_stored_side(few, "compact") == 28
+    assert choose_stored_side(many, "compact") == 27
+    assert choose_stored_side([layer_of(112, n) for n in range(10_000)], "compact") == 4
+    assert choose_stored_side(many, "full") == 112
+    assert choose_stored_side(many, "fused") == 0
+
+
+@pytest.mark.parametrize("keep_maps", get_args(KeepMaps))
+def test_what_is_kept_of_the_maps_can_be_chosen(keep_maps: KeepMaps):
+    import drawn_set
+
+    model = wrap_model(drawn_set.corner_model())
+    explainer = Explainer(model, keep_maps=keep_maps)
+    maps = explainer.explain(tf.constant(draw_pixels(1, 32, dtype="float32")), np.array([[0, 1]]))
+    sizes = {layer: cam.shape for layer, (_, cam) in rows(maps, 0, 0).items()}
+    assert sizes.pop(FUSED_LAYER) == (32, 32)
+    wanted = {
+        "full": [(32, 32), (16, 16), (16, 16), (8, 8)],
+        "compact": [(28, 28), (16, 16), (16, 16), (8, 8)],
+        "fused": [],
+    }
+    assert list(sizes.values()) == wanted[keep_maps]
+
+
+def _log_of_positive(x: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(tf.nn.relu(tf.stop_gradient(x)))  # else its gradients spoil the layer below
+
+
+def test_maps_that_show_no_place_are_flagged_and_left_out_of_the_fused_map():
+    # One 1 × 1 convolution gives `first`, then `same` (0 · x + 3) and `broken` (∞ · 0 for x = 0)
+    # hang beside it, so that the fused map can only be that of `first`.
+    inputs = keras.Input((2, 2, 1))
+    first = keras.layers.Conv2D(1, 1, name="first")(inputs)
+    same = keras.layers.Conv2D(1, 1, name="same")(first)
+    broken = keras.layers.Activation(_log_of_positive, name="broken")(first)
+    none = keras.layers.Conv2D(1, 1, name="none")(first)
+    kept = [keras.layers.GlobalMaxPooling2D()(x) for x in (first, same, broken, none)]
+    outputs = keras.layers.Dense(1)(keras.layers.Concatenate()(kept))
+    model = keras.Model(inputs, outputs)
+    model.get_layer("first").set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
+    model.get_layer("same").set_weights([np.zeros((1, 1, 1, 1)), np.array([3.0])])
+    model.get_layer("none").set_weights([np.zeros((1, 1, 1, 1)), np.array([-1.0])])
+    model.layers[-1].set_weights([np.array([[4.0], [4.0], [0.0], [4.0]]), np.zeros(1)])
+    pixels = np.array([0, 1, 2, 4], np.float32).reshape(1, 2, 2, 1)
+    maps = Explainer(wrap_model(model)).explain(tf.constant(pixels), np.array([[1, 1]]))
+    found = rows(maps, 0, 0)
+    assert found["first"][0] == 4  # all the gradient of 4 is at the largest of 4 pixels: weight 1
+    assert found["same"][0] == -3  # weight 1, too, on 3 everywhere
+    assert np.isnan(found["broken"][0])  # log 0
+    assert found["none"][0] == 0
+    for layer in ("same", "broken", "none"):
+        np.testing.assert_array_equal(found[layer][1], np.zeros((2, 2)))
+    np.testing.assert_array_equal(found[FUSED_LAYER][1], [[0, 64], [128, 255]])
+    assert found[FUSED_LAYER][0] == pytest.approx(1 / 3)  # one of three finite layers speaks
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_many_images():
+    explainer = small_explainer(head="softmax")
+    rng = np.random.default_rng(0)
+
+    def explain(n_batches: int) -> int:
+        for _ in range(n_batches):
+            n = int(rng.integers(1, 9))
+            pixels = tf.constant(rng.uniform(0, 255, (n, 32, 32, 3)).astype(np.float32))
+            explainer.explain(pixels, rng.integers(0, 2, (n, 2)))
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        return next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmRSS"))
+
+    after_warm_up = explain(100)
+    assert explain(500) - after_warm_up < 20_000  # kB; a leak of one map a batch would be more

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import drawn_set
 import h5py
@@ -112,10 +112,57 @@ def two_outputs(bench: Bench) -> None:
     bench.audit(keras.Model(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)]))
 
 
+class NotHere(keras.layers.Conv2D):
+    """A layer for channels that come first, on a device that has nothing to run it with."""
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        raise tf.errors.UnimplementedError(None, None, "only supports NHWC")
+
+
+def channels_first(bench: Bench) -> None:
+    convolution = NotHere(2, 3, data_format="channels_first")
+    model = net(convolution, keras.layers.Flatten(), keras.layers.Dense(2), inputs=(3, 8, 8))
+    bench.audit(model)
+
+
+def nan_weights(bench: Bench) -> None:
+    model = pooled(keras.layers.Dense(2))
+    model.layers[0].bias.assign([np.nan, 0.0])
+    bench.audit(model)
+
+
 def lambda_layer(bench: Bench) -> None:
     path = bench.tmp / "lambda.keras"
     pooled(keras.layers.Dense(1), keras.layers.Lambda(lambda x: x * 2)).save(path)
     bench.audit(path)
+
+
+def saved_model(bench: Bench, n: int | None = None, signatures: Any = ("serving_default",)) -> Any:
+    """Write a SavedModel that takes n images at a time, under some signatures."""
+    module = tf.Module()
+    module.mean = tf.function(
+        lambda images: {"scores": tf.reduce_mean(images, axis=(1, 2))},
+        input_signature=[tf.TensorSpec((n, 32, 32, 3), name="images")],
+    )
+    path = bench.tmp / "saved"
+    tf.saved_model.save(module, str(path), signatures=dict.fromkeys(signatures, module.mean))
+    return path
+
+
+def two_inputs_saved(bench: Bench) -> None:
+    module = tf.Module()
+    spec = tf.TensorSpec((None, 8, 8, 3))
+    module.sum = tf.function(lambda a, b: {"sum": a + b}, input_signature=[spec, spec])
+    tf.saved_model.save(module, str(bench.tmp / "two"), signatures=module.sum)
+    bench.audit(bench.tmp / "two", trust_model_code=True)
+
+
+def encoded_input(bench: Bench) -> None:
+    module = tf.Module()
+    spec = tf.TensorSpec((None,), tf.string)
+    module.length = tf.function(lambda text: {"n": tf.strings.length(text)}, input_signature=[spec])
+    tf.saved_model.save(module, str(bench.tmp / "text"), signatures=module.length)
+    bench.audit(bench.tmp / "text", trust_model_code=True)
 
 
 def weights_file(bench: Bench) -> None:
@@ -186,6 +233,18 @@ def rendered_too_early(bench: Bench) -> None:
     render_report(RunFolder.open(run))
 
 
+def out_of_memory(bench: Bench) -> None:
+    """Explain on a device that cannot hold a single image."""
+
+    class Full(Explainer):
+        def explain(self, pixels: object, classes: object) -> NoReturn:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audit.explain.explainers.Explainer", Full)
+        bench.audit()
+
+
 def nothing_finite(bench: Bench) -> None:
     scores = np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32)
     compute_metrics(
@@ -239,6 +298,8 @@ TRIGGERS: dict[str, list[Trigger]] = {
     ],
     "no-model": [lambda b: b.audit(b.tmp / "no.keras")],
     "model-is-a-folder": [lambda b: b.audit(b.data)],
+    "not-callable": [lambda b: b.audit(7)],
+    "size-not-said": [lambda b: b.audit(lambda pixels: pixels.mean(axis=(1, 2)))],
     "lfs-pointer": [
         lambda b: b.audit(b.file("m.h5", "version https://git-lfs.github.com/spec/v1\noid x\n"))
     ],
@@ -247,17 +308,28 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(b.file("m.h5", b"")),
     ],
     "weights-only": [weights_file],
-    "model-brings-code": [lambda_layer],
+    "model-brings-code": [lambda_layer, lambda b: b.audit(saved_model(b))],
     "model-does-not-load": [damaged_archive, h5_without_sense],
-    "several-inputs": [two_inputs],
+    "saved-model-does-not-load": [
+        lambda b: b.audit(b.file("saved/saved_model.pb", "x").parent, trust_model_code=True)
+    ],
+    "signature-not-clear": [
+        lambda b: b.audit(saved_model(b, signatures=("a", "b")), trust_model_code=True)
+    ],
+    "fixed-batch": [lambda b: b.audit(saved_model(b, n=1), trust_model_code=True)],
+    "several-inputs": [two_inputs, two_inputs_saved],
     "input-is-no-image": [
         lambda b: b.audit(net(keras.layers.Dense(2), inputs=(10,))),
         lambda b: b.audit(Raises()),
+        encoded_input,
     ],
     "channels": [lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(8, 8, 4)))],
     "open-size": [lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(None, None, 3)))],
     "model-does-not-run": [lambda b: wrap_model(Raises(), input_shape=(8, 8, 3))],
+    "channels-first": [channels_first],
+    "weights-not-finite": [nan_weights],
     "several-outputs": [two_outputs],
+    "no-such-output": [lambda b: b.audit(output="no such output")],
     "output-is-no-vector": [spatial_output],
     "wrong-head": [
         lambda b: b.audit(head="softmax"),
@@ -275,6 +347,13 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: Explainer(wrap_model(net(keras.layers.Flatten(), keras.layers.Dense(1)))),
     ],
     "layers-leave-none": [lambda b: b.audit(layers="no such layer")],
+    "out-of-memory": [out_of_memory],
+    "not-probabilities": [
+        lambda b: b.audit(
+            lambda pixels: np.where(pixels.mean(axis=(1, 2, 3)) > 100, 0.5, 3.0),
+            dataset(drawn_set.draw_set()[0], drawn_set.draw_set()[1]),
+        )
+    ],
     "outputs-not-finite": [nothing_finite],
     "no-data": [lambda b: b.audit(data=b.tmp / "nothing")],
     "no-images": [

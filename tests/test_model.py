@@ -1,4 +1,4 @@
-"""What a model's outputs are, where its logits come from, and which models are refused."""
+"""Which models can be audited, which are refused, and what a loaded model gives."""
 
 from pathlib import Path
 
@@ -7,191 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from keras.layers import Activation, Dense, Dropout, Lambda, Reshape, Softmax
+from small_models import SIZE, features, images, model_of
 
 from audit.errors import ModelError
 from audit.predict.model import load_model, wrap_model
 
-BEFORE, OUTPUTS, LOG_ODDS = (
-    "before the activation",
-    "the outputs",
-    "log-odds of the probability",
-)
-SIZE = 8
+BEFORE = "before the activation"
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
-
-
-def features(channels=3):
-    """Return an input and two-layer features; weights are small so that nothing saturates."""
-    inputs = keras.Input((SIZE, SIZE, channels))
-    x = layers.Rescaling(1 / 255)(inputs)
-    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
-    return inputs, layers.GlobalAveragePooling2D(name="pool")(x)
-
-
-def model_of(*heads, channels=3):
-    inputs, x = features(channels)
-    for head in heads:
-        x = head(x)
-    return keras.Model(inputs, x, name="small")
-
-
-def images(n=6, channels=3, size=SIZE):
-    rng = np.random.default_rng(1)
-    return tf.constant(rng.uniform(0, 255, (n, size, size, channels)), tf.float32)
-
-
-def softmax_op(x):
-    return keras.ops.exp(x) / keras.ops.sum(keras.ops.exp(x), axis=-1, keepdims=True)
-
-
-HEADS = {
-    "dense sigmoid": (lambda: [Dense(1, "sigmoid")], "sigmoid", 2, BEFORE),
-    "dense linear 1": (lambda: [Dense(1)], "logit", 2, OUTPUTS),
-    "dense softmax": (lambda: [Dense(3, "softmax")], "softmax", 3, BEFORE),
-    "dense softmax 2": (lambda: [Dense(2, "softmax")], "softmax", 2, BEFORE),
-    "dense linear 3": (lambda: [Dense(3)], "logits", 3, OUTPUTS),
-    "activation sigmoid": (lambda: [Dense(1), Activation("sigmoid")], "sigmoid", 2, BEFORE),
-    "activation softmax": (lambda: [Dense(3), Activation("softmax")], "softmax", 3, BEFORE),
-    "activation linear": (lambda: [Dense(3), Activation("linear")], "logits", 3, OUTPUTS),
-    "softmax layer": (lambda: [Dense(3), Softmax()], "softmax", 3, BEFORE),
-    "dropout after softmax": (lambda: [Dense(3, "softmax"), Dropout(0.5)], "softmax", 3, BEFORE),
-    "dropout after linear": (lambda: [Dense(3), Dropout(0.5)], "logits", 3, OUTPUTS),
-    "softmax operation": (lambda: [Dense(3), keras.ops.softmax], "softmax", 3, BEFORE),
-    "softmax by hand": (lambda: [Dense(3), softmax_op], "softmax", 3, LOG_ODDS),
-    "softmax in a Lambda": (lambda: [Dense(3), Lambda(tf.nn.softmax)], "softmax", 3, LOG_ODDS),
-    "reshape after softmax": (lambda: [Dense(3, "softmax"), Reshape((3,))], "softmax", 3, LOG_ODDS),
-    "hard sigmoid": (lambda: [Dense(1, "hard_sigmoid")], "sigmoid", 2, LOG_ODDS),
-}
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_the_head_is_found_out(name):
-    heads, kind, n_classes, logits_from = HEADS[name]
-    audited = wrap_model(model_of(*heads()))
-    head = audited.head
-    assert (head.kind, head.n_classes, head.logits_from) == (kind, n_classes, logits_from)
-    assert not head.forced
-    outputs = audited.call(images())
-    assert outputs.scores.shape == outputs.logits.shape == (6, n_classes)
-    assert outputs.scores.dtype == outputs.logits.dtype == outputs.embedding.dtype == tf.float32
-    np.testing.assert_allclose(tf.reduce_sum(outputs.scores, -1), 1, atol=1e-6)
-    assert outputs.embedding.shape == (6, 4)
-
-
-@pytest.mark.parametrize("name", ["dense sigmoid", "activation sigmoid"])
-def test_sigmoid_logits_are_those_of_a_model_cut_before_the_activation(name):
-    model = model_of(*HEADS[name][0]())
-    dense = next(layer for layer in model.layers if isinstance(layer, layers.Dense))
-    dense.kernel.assign(300 * dense.kernel)  # far into saturation
-    pool = model.get_layer("pool").output
-    cut = keras.Model(model.input, pool @ dense.kernel.numpy() + dense.bias.numpy())
-    pixels = images()
-    outputs = wrap_model(model).call(pixels)
-    want = cut(pixels).numpy()
-    assert np.abs(want).max() > 20
-    np.testing.assert_allclose(outputs.logits, np.hstack([-want, want]), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(outputs.scores[:, 1:], model(pixels), rtol=0, atol=0)
-
-
-def test_the_logit_tells_apart_what_the_probability_cannot():
-    model = model_of(layers.Dense(1, "sigmoid", name="head"))
-    model.get_layer("conv").kernel.assign(tf.ones((3, 3, 3, 4)) * 0.1)
-    model.get_layer("head").kernel.assign(tf.ones((4, 1)) * 30)
-    pixels = tf.constant(np.full((2, SIZE, SIZE, 3), [[[[200]]], [[[250]]]]), tf.float32)
-    outputs = wrap_model(model).call(pixels)
-    assert outputs.scores[:, 1].numpy().tolist() == [1.0, 1.0]
-    # 27 weights of 0.1 on pixels of 200/255 and 250/255, four channels, weight 30
-    want = [4 * 30 * 2.7 * 200 / 255, 4 * 30 * 2.7 * 250 / 255]
-    np.testing.assert_allclose(outputs.logits[:, 1], want, rtol=1e-5)
-
-
-def test_softmax_logits_and_scores_are_those_of_the_model():
-    model = model_of(layers.Dense(3, "softmax", name="head"))
-    dense = model.get_layer("head")
-    pixels = images()
-    outputs = wrap_model(model).call(pixels)
-    pooled = keras.Model(model.input, model.get_layer("pool").output)(pixels).numpy()
-    want = pooled @ dense.kernel.numpy() + dense.bias.numpy()
-    np.testing.assert_allclose(outputs.logits, want, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(outputs.scores, model(pixels))
-    np.testing.assert_allclose(outputs.embedding, pooled, rtol=1e-6)
-
-
-def test_raw_logits_become_probabilities():
-    one, many = model_of(layers.Dense(1)), model_of(layers.Dense(3))
-    pixels = images()
-    z = one(pixels).numpy()
-    outputs = wrap_model(one).call(pixels)
-    np.testing.assert_allclose(outputs.scores[:, 1:], 1 / (1 + np.exp(-z)), rtol=1e-6)
-    np.testing.assert_array_equal(outputs.logits, np.hstack([-z, z]))
-    outputs = wrap_model(many).call(pixels)
-    np.testing.assert_array_equal(outputs.logits, many(pixels))
-    np.testing.assert_allclose(outputs.scores, tf.nn.softmax(many(pixels)), rtol=1e-6)
-
-
-def test_log_odds_stand_in_where_there_is_no_logit():
-    audited = wrap_model(model_of(layers.Dense(2), layers.Lambda(tf.nn.softmax)))
-    outputs = audited.call(images())
-    p = outputs.scores.numpy().astype(np.float64)
-    np.testing.assert_allclose(outputs.logits, np.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
-    assert "log-odds worked out from the probability" in audited.head.explained
-
-
-@pytest.mark.parametrize("p", [0.0, 1.0])
-def test_log_odds_of_certainty_are_finite(p):
-    step = layers.Lambda(lambda x: tf.stack([0 * x[:, 0] + p, 0 * x[:, 0] + 1 - p], -1))
-    outputs = wrap_model(model_of(step)).call(images())
-    assert np.isfinite(outputs.logits).all()
-    assert (np.sign(outputs.logits[:, 0]) == (1 if p else -1)).all()
-
-
-def test_a_sigmoid_per_class_is_refused_unless_said_to_be_one_label():
-    model = model_of(layers.Dense(3, "sigmoid"))
-    with pytest.raises(ModelError) as caught:
-        wrap_model(model)
-    assert str(caught.value) == (
-        "`small` has a sigmoid per class, as models for several labels per image do. Received: 3"
-        " outputs that do not add up to 1. If one label per image is meant, say `--head softmax`."
-    )
-    audited = wrap_model(model, head="softmax")
-    outputs = audited.call(images())
-    raw = model(images()).numpy()
-    np.testing.assert_allclose(outputs.scores, raw / raw.sum(axis=1, keepdims=True), rtol=1e-6)
-    np.testing.assert_allclose(outputs.logits, np.log(raw / (1 - raw)), atol=1e-5)
-    assert audited.head.forced
-
-
-@pytest.mark.parametrize(
-    ("choice", "last"), [("sigmoid", 3), ("logit", 3), ("softmax", 1), ("logits", 1)]
-)
-def test_a_head_that_does_not_fit_the_number_of_outputs_is_refused(choice, last):
-    with pytest.raises(ModelError) as caught:
-        wrap_model(model_of(layers.Dense(last)), head=choice)
-    outputs = "1 output" if last == 1 else "3 outputs"
-    text = f"`--head {choice}` does not fit `small`. Received: a model with {outputs}. Use sigmoid"
-    assert str(caught.value).startswith(text)
-
-
-@pytest.mark.parametrize(
-    ("choice", "units", "activation"),
-    [
-        ("logit", 1, None),
-        ("sigmoid", 1, "sigmoid"),
-        ("logits", 3, None),
-        ("softmax", 3, "softmax"),
-    ],
-)
-def test_a_head_that_is_said_rightly_changes_nothing(choice, units, activation):
-    model = model_of(layers.Dense(units, activation))
-    said, found = wrap_model(model, head=choice), wrap_model(model)
-    assert said.head.forced and said.head.kind == found.head.kind == choice
-    for name, tensor in vars(found.call(images())).items():
-        np.testing.assert_allclose(vars(said.call(images()))[name], tensor, rtol=1e-6)
 
 
 # Models as people build them
@@ -268,6 +94,34 @@ def test_grey_models():
     audited = wrap_model(model_of(layers.Dense(2, "softmax"), channels=1))
     assert audited.channels == 1
     assert audited.call(images(channels=1)).scores.shape == (6, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_with_channels_first_gets_images_turned(channels):
+    inputs = keras.Input((channels, 12, 10))
+    convolution = layers.Conv2D(4, 3, data_format="channels_first", name="conv")
+    x = layers.GlobalMaxPooling2D(data_format="channels_first")(convolution(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    audited = wrap_model(model)
+    assert audited.channels_first
+    assert (audited.input_size, audited.channels) == ((12, 10), channels)
+    pixels = np.random.default_rng(0).uniform(0, 1, (6, 12, 10, channels)).astype(np.float32)
+    outputs = audited.call(tf.constant(pixels))
+    turned = pixels.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(outputs.logits, model(turned), rtol=1e-5, atol=1e-6)
+    assert outputs.embedding.shape == (6, 4)
+    assert wrap_model(model, input_shape=(12, 10, channels)).input_size == (12, 10)
+
+
+def test_the_embedding_of_channels_first_is_pooled_over_the_places():
+    inputs = keras.Input((3, 12, 10))
+    convolution = layers.Conv2D(4, 3, data_format="channels_first")
+    pool = layers.GlobalAveragePooling2D(data_format="channels_first")
+    model = keras.Model(inputs, layers.Softmax()(pool(convolution(inputs))))
+    pixels = np.random.default_rng(0).uniform(0, 1, (2, 12, 10, 3)).astype(np.float32)
+    embedding = wrap_model(model).call(tf.constant(pixels)).embedding
+    want = convolution(pixels.transpose(0, 3, 1, 2)).numpy().mean(axis=(2, 3))
+    np.testing.assert_allclose(embedding, want, rtol=1e-5, atol=1e-6)
 
 
 class Subclassed(keras.Model):
@@ -348,12 +202,6 @@ def test_one_input_in_a_list_or_dict_is_fine():
         assert wrap_model(model).input_size == (SIZE, SIZE)
 
 
-def test_several_outputs_are_refused():
-    inputs, x = features()
-    model = keras.Model(inputs, [layers.Dense(1)(x), layers.Dense(3)(x)], name="two")
-    assert "`two` has 2 outputs. Received: shapes [(" in refusal(model)
-
-
 def test_an_input_that_is_no_image_is_refused():
     model = keras.Sequential([keras.Input((7,)), layers.Dense(2)], name="flat")
     text = refusal(model)
@@ -387,16 +235,44 @@ def test_images_of_another_size_than_the_model_takes_are_refused():
     assert "`fixed` cannot be run on an image. Received: " in refusal(model, input_shape=(5, 5, 3))
 
 
-def test_outputs_that_are_no_numbers_say_nothing_of_the_head():
-    some = layers.Lambda(lambda x: tf.where(tf.range(tf.shape(x)[0])[:, None] > 2, x, float("nan")))
-    head = wrap_model(model_of(some, layers.Dense(3, "softmax"))).head
-    assert (head.kind, head.logits_from) == ("softmax", BEFORE)
+class NotHere(layers.Conv2D):
+    """A layer for which the device has no program."""
+
+    def call(self, images):
+        raise tf.errors.UnimplementedError(None, None, "only supports NHWC\non this machine")
 
 
-def test_a_segmentation_model_is_refused():
-    inputs = keras.Input((SIZE, SIZE, 3))
-    model = keras.Model(inputs, layers.Conv2D(2, 1)(inputs), name="segments")
-    assert "`segments` is not a classifier. Received: an output of shape" in refusal(model)
+def test_a_device_that_cannot_put_channels_first_is_named():
+    inputs = keras.Input((3, SIZE, SIZE))
+    x = layers.Flatten()(NotHere(2, 3, data_format="channels_first")(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(x), name="first")
+    text = refusal(model)
+    device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    assert text == (
+        f"`first` has layers that put the channels first, which this {device} cannot run. Received:"
+        " UnimplementedError: only supports NHWC. Audit it where `model.predict` works on it, or"
+        " save it with channels last."
+    )
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.skipif(bool(tf.config.list_logical_devices("GPU")), reason="a GPU can run it")
+def test_a_cpu_cannot_convolve_in_double_precision_with_channels_first():
+    inputs = keras.Input((3, SIZE, SIZE))
+    x = layers.Flatten()(layers.Conv2D(2, 3, data_format="channels_first")(inputs))
+    text = refusal(keras.Model(inputs, layers.Dense(1)(x), name="first"))
+    assert "channels first, which this CPU cannot run. Received: UnimplementedError: The" in text
+
+
+def test_weights_that_are_no_numbers_are_named():
+    model = model_of(layers.Dense(3, "softmax", name="head"))
+    model.get_layer("conv").bias.assign([1, np.inf, 1, 1])
+    model.get_layer("head").kernel.assign(np.full((4, 3), np.nan))
+    assert refusal(model) == (
+        "`small` has weights that are not finite numbers. Received: NaN or"
+        " infinity in 2 of 4 weights, the first `conv/bias`. Give the model from before its"
+        " training diverged."
+    )
 
 
 # Loading

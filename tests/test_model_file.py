@@ -25,7 +25,32 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    assert "is a folder, not a model file. Received: a folder, perhaps" in refusal(tmp_path)
+    assert "is a folder without a model. Received: one that holds no saved_model.pb" in refusal(
+        tmp_path
+    )
+
+
+def test_a_folder_with_a_saved_model_is_let_through(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    check_model_file(tmp_path)
+
+
+def test_a_folder_is_known_by_its_files_and_their_names(tmp_path):
+    def folder(name, **files):
+        for path, content in files.items():
+            target = tmp_path / name / path.replace("__", "/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return fingerprint_model_file(tmp_path / name)
+
+    first = folder("a", saved_model=b"1", variables__index=b"2")
+    parts = [("saved_model", b"1"), ("variables/index", b"2")]
+    known = "".join(f"{name}\0{hashlib.sha256(content).hexdigest()}\0" for name, content in parts)
+    assert first == hashlib.sha256(known.encode()).hexdigest()
+    assert first == folder("b", variables__index=b"2", saved_model=b"1")
+    assert first != folder("c", saved_model=b"1", variables__index=b"3")
+    assert first != folder("d", saved_model=b"1", variables__indez=b"2")
+    assert first != folder("e", saved_model=b"1", variables__index=b"2", more=b"")
 
 
 def test_a_git_lfs_pointer_is_refused(tmp_path):

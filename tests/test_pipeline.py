@@ -20,9 +20,9 @@ from audit.manifest import STAGES
 from audit.run_folder import RunFolder
 
 FOCUS_COLUMNS = (
-    "image_id explained_class role y_true y_pred is_predicted is_empty centre_x centre_y spread_x"
-    " spread_y area border_share border_lift entropy concentration elongation orientation n_blobs"
-    " agreement pattern"
+    "image_id explained_class role y_true y_pred is_predicted is_empty empty_because centre_x"
+    " centre_y spread_x spread_y area border_share border_lift entropy concentration"
+    " elongation orientation n_blobs agreement pattern"
 )
 SHARE = "{0} {0}_low {0}_high"
 COLUMNS = {

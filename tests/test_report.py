@@ -301,6 +301,7 @@ def test_rendering_does_not_load_tensorflow():
 def test_a_notebook_gets_the_summary_with_hostile_names_inert():
     summary = {
         "model": "<script>alert(1)</script>",
+        "method": "gradcam",
         "status": "done",
         "n_images": 2000,
         "n_unreadable": 1,

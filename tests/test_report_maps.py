@@ -74,6 +74,12 @@ def test_layers_come_in_the_models_order_and_only_small_ones_stay_whole():
     assert [layer.is_whole for layer in layers] == [False, True, True]
 
 
+def test_an_occlusion_map_is_shown_once():
+    table = layer_table()
+    table["kind"] = ["occlusion" if layer != "fused" else "fusion" for layer in table["layer"]]
+    assert [layer.name for layer in maps.map_layers(table)] == ["fused"]
+
+
 def unpack(text):
     return zlib.decompress(base64.b64decode(text))
 

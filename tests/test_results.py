@@ -16,6 +16,7 @@ KEYS = [
     "format_version",
     "status",
     "model",
+    "method",
     "class_names",
     "positive_class",
     "n_images",
@@ -71,7 +72,7 @@ def test_the_summary_holds_what_scripts_need(run: audit.Run):
     assert summary["confusion"] == [[half - fp, fp], [fn, half - fn]]  # rows are true
     assert (summary["false_positives"], summary["false_negatives"]) == (fp, fn)
     assert summary["n_explained_errors"] == drawn_set.N_ERRORS
-    assert summary["n_layers"] == 4
+    assert (summary["method"], summary["n_layers"]) == ("gradcam", 4)
     assert summary["report"] == str(run.report_path)
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from audit.predict.tracing import enclosing_operations, observe_operations
+from audit.predict.tracing import (
+    all_layers,
+    computes_in_half,
+    enclosing_operations,
+    in_float32,
+    observe_operations,
+)
 
 ORIGINAL_CALL = keras.Operation.__call__
 
@@ -194,3 +200,208 @@ def test_watching_inside_watching_starts_afresh_and_ends_where_it_was():
     n_seen = len(outer.seen)
     model(X)
     assert len(outer.seen) == n_seen
+
+
+# Layers that are functions of TensorFlow
+
+
+class Compiled(keras.layers.Layer):
+    """A layer whose call is a `tf.function`, with a condition that hangs on a tensor."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(2, name="dense")
+
+    @tf.function
+    def call(self, x):
+        if tf.reduce_sum(x) > 0:
+            x = 2 * x
+        for _ in tf.range(3):
+            x = x + 1
+        return self.dense(x)
+
+
+def compiled_model():
+    return keras.Sequential([keras.Input((2,)), Compiled(name="compiled")], name="m")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_inside_of_a_compiled_layer_is_seen_with_its_conditions_and_loops(sign):
+    model, watcher = compiled_model(), Watcher()
+    x = tf.constant(sign * X)
+    plain = model(x).numpy()
+    before = vars(Compiled)["call"]
+    with observe_operations(watcher):
+        np.testing.assert_allclose(model(x), plain, rtol=1e-6)
+
+    @tf.function(autograph=False)
+    def traced(x):
+        with observe_operations(Watcher()):
+            return model(x)
+
+    np.testing.assert_allclose(traced(x), plain, rtol=1e-6)
+    assert watcher.paths[-3:] == ["m/compiled/dense", "m/compiled", "m"]
+    assert vars(Compiled)["call"] is before
+    assert "call" not in vars(model.layers[0])
+    np.testing.assert_allclose(model(x), plain, rtol=0)
+
+
+def test_gradients_reach_the_inside_of_a_compiled_layer():
+    model = compiled_model()
+    sources, by_hand = {}, None
+
+    @tf.function(autograph=False)
+    def gradient_of_dense(x):
+        with tf.GradientTape() as tape:
+
+            def watch(path, operation, first_input, output):
+                if path[-1] == "dense":
+                    tape.watch(output)
+                    sources["dense"] = output
+
+            with observe_operations(watch):
+                score = tf.reduce_sum(model(x) ** 2)
+        return tape.gradient(score, sources["dense"]), 2 * sources["dense"]
+
+    found, by_hand = gradient_of_dense(tf.constant(X))
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+    assert np.abs(found).min() > 0
+
+
+def test_a_layer_that_was_compiled_by_hand_is_unwrapped_and_kept():
+    model, watcher = nested_model(), Watcher()
+    dense = model.get_layer("inner").layers[0]
+    plain = model(X).numpy()
+    dense.call = compiled = tf.function(dense.call)
+    with observe_operations(watcher):
+        np.testing.assert_allclose(model(X), plain, rtol=1e-6)
+    assert dense.call is compiled
+    assert "outer/inner/first" in watcher.paths
+
+
+def test_a_compiled_function_without_source_is_unwrapped_too():
+    names = {"keras": keras, "tf": tf}
+    exec("function = tf.function(lambda x, **_: x + 1)", names)
+    layer, watcher = keras.layers.Lambda(lambda x: x), Watcher()
+    layer.call = names["function"]
+    with observe_operations(watcher):
+        np.testing.assert_array_equal(layer(X), X + 1)
+    assert layer.call is names["function"]
+
+
+def test_a_compiled_layer_that_fails_is_restored():
+    class Fails(keras.layers.Layer):
+        @tf.function
+        def call(self, x):
+            raise KeyError("mine")
+
+    layer = Fails()
+    with pytest.raises(Exception, match="mine"), observe_operations(Watcher()):
+        layer(tf.constant(X))
+    assert "call" not in vars(layer)
+
+
+# Precision
+
+
+def half_model(policy):
+    """Return a model whose layers compute in half precision, with all kinds of variables."""
+    keras.utils.set_random_seed(0)
+    norms = [
+        keras.layers.BatchNormalization(dtype=policy),
+        keras.layers.LayerNormalization(dtype=policy),
+    ]
+    inner = keras.Sequential(  # Built when it is called: with an input of half precision.
+        [
+            keras.layers.Conv2D(4, 3, dtype=policy),
+            keras.Sequential(norms, name="norms"),
+            keras.layers.DepthwiseConv2D(3, dtype=policy),
+        ],
+        name="inner",
+    )
+    keras.config.set_floatx(
+        policy if policy.endswith("16") and "mixed" not in policy else "float32"
+    )
+    inputs = keras.Input((12, 12, 3))
+    keras.config.set_floatx("float32")
+    x = inner(keras.layers.Rescaling(1 / 255, dtype=policy)(inputs))
+    x = keras.layers.Reshape((64, 4), dtype=policy)(x)
+    x = keras.layers.MultiHeadAttention(2, 3, dtype=policy)(x, x)
+    x = keras.layers.GlobalAveragePooling1D(dtype=policy)(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, dtype=policy)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.2, 0.8, weight.shape))
+    return model
+
+
+def inputs_of(model):
+    return [x for layer in all_layers(model) for x in getattr(layer, "inputs", [])]
+
+
+PIXELS = np.random.default_rng(1).uniform(0, 255, (4, 12, 12, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+def test_half_precision_becomes_single_and_is_restored(policy):
+    model = half_model(policy)
+    policies = [layer.dtype_policy for layer in all_layers(model)]
+    assert sum(layer.compute_dtype in ("float16", "bfloat16") for layer in all_layers(model)) > 10
+    plain = model(PIXELS)
+    input_dtypes = [x.dtype for x in inputs_of(model)]
+    assert {"float16", "bfloat16"} & set(input_dtypes)
+    weights = [weight.numpy().tobytes() for weight in model.weights]
+    watcher = Watcher()
+    with in_float32(model), observe_operations(watcher):
+        single = model(PIXELS)
+        assert {layer.compute_dtype for layer in all_layers(model)} == {"float32"}
+    outputs = [o for _, o, _ in watcher.tensors if isinstance(o, tf.Tensor) and o.shape.rank > 1]
+    assert len(outputs) > 10
+    assert {tensor.dtype for tensor in outputs} == {tf.float32}
+    assert [x.dtype for x in inputs_of(model)] == input_dtypes
+
+    # As precise as a float32 model of the same, rounded, weights.
+    wanted = half_model("float32")
+    wanted.set_weights([tf.cast(w.value, tf.float32).numpy() for w in model.weights])
+    np.testing.assert_allclose(single, wanted(PIXELS), rtol=1e-5)
+
+    assert [layer.dtype_policy for layer in all_layers(model)] == policies
+    assert all(a.dtype_policy is b for a, b in zip(all_layers(model), policies, strict=True))
+    assert [weight.numpy().tobytes() for weight in model.weights] == weights
+    assert model(PIXELS).dtype == plain.dtype == (policy.removeprefix("mixed_"))
+    assert model(PIXELS).numpy().tobytes() == plain.numpy().tobytes()
+
+
+def test_precision_is_restored_after_an_exception():
+    model = half_model("mixed_float16")
+    with pytest.raises(KeyError, match="mine"), in_float32(model):
+        raise KeyError("mine")
+    assert computes_in_half(model) == "float16"
+    assert model(PIXELS).dtype == tf.float16
+
+
+def test_other_precisions_are_left_alone():
+    layers = [keras.layers.Dense(3, dtype=policy) for policy in ("float64", "float32", "float16")]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    with in_float32(model):
+        assert [layer.compute_dtype for layer in layers] == ["float64", "float32", "float32"]
+    assert [layer.compute_dtype for layer in layers] == ["float64", "float32", "float16"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "half"),
+    [
+        (["float32", "float64"], None),
+        (["float32", "mixed_float16"], "float16"),
+        (["float16", "mixed_bfloat16", "float32"], "bfloat16"),
+    ],
+)
+def test_the_least_precise_type_is_known(policies, half):
+    layers = [keras.layers.Dense(3, dtype=policy) for policy in policies]
+    assert computes_in_half(keras.Sequential([keras.Input((2,)), *layers])) == half
+
+
+def test_what_is_no_keras_model_has_no_layers():
+    with in_float32(len):
+        assert all_layers(len) == []
+    assert computes_in_half(len) is None

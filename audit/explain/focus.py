@@ -25,6 +25,9 @@ FEATURES = (
 )
 """The columns that `describe_focus` fills, in order. It says what each of them means."""
 
+EMPTY_BECAUSE = ("not finite", "nothing speaks for the class", "the same everywhere")
+"""Why a map shows no place: its stored peak is NaN, 0 or, where it is flat, below 0."""
+
 BORDER = 0.125
 """The frame that `border_share` looks at, as a share of each side."""
 
@@ -99,9 +102,10 @@ def focus_table(fused: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per map, sorted by `image_id` and `explained_class`: these two, `role`, `y_true`,
-        `y_pred`, `is_predicted` (the map speaks for the predicted class), `is_empty`, the
-        `FEATURES` as float32, and `agreement`. `is_empty` is true if nothing speaks for the class
-        (the peak is 0 or not finite) or the map is the same everywhere; the features are then NaN.
+        `y_pred`, `is_predicted` (the map speaks for the predicted class), `is_empty`,
+        `empty_because`, the `FEATURES` as float32, and `agreement`. `is_empty` is true of a map
+        that shows no place; its features are then NaN and `empty_because` is one of
+        `EMPTY_BECAUSE`, otherwise "".
         `agreement` is the correlation, -1 to 1, between the maps for the predicted and the true
         class of an error; NaN for controls, which have one map, and if one of the two is empty.
 
@@ -119,12 +123,14 @@ def focus_table(fused: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     flat = np.array([cam.min() == cam.max() for cam in cams], bool)
     peaks = table["peak"].to_numpy(np.float64)
     is_empty = flat | ~(np.isfinite(peaks) & (peaks > 0))
+    why = [~is_empty, ~np.isfinite(peaks), peaks == 0]
     described = _describe_by_size(cams, ~is_empty)
     result = table[["image_id", "explained_class", "role", "y_true", "y_pred"]].astype(
         {"image_id": "int64", "explained_class": "int32", "y_true": "int32", "y_pred": "int32"}
     )
     result["is_predicted"] = result["explained_class"] == result["y_pred"]
     result["is_empty"] = is_empty
+    result["empty_because"] = np.select(why, ["", *EMPTY_BECAUSE[:2]], EMPTY_BECAUSE[2])
     for name in FEATURES:
         result[name] = described[name].astype(np.float32)
     result["agreement"] = _agreement(result, cams).astype(np.float32)

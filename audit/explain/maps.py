@@ -4,33 +4,43 @@ In: pixels and the classes to explain. Out: for every layer and class one small 
 peak, and one fused map over all layers. Maps leave the device reduced: no activation is copied.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from audit.config import Method, Scaling
-from audit.errors import ModelError
-from audit.explain.capture import ActivationRecorder, Layer
+from audit.config import Fusion, KeepMaps, Method, Scaling
+from audit.explain.capture import Layer
+from audit.explain.consensus import (
+    Consensus,
+    consensus_weights,
+    fuse_by_consensus,
+    measure_from_mean,
+)
+from audit.explain.differentiate import Differentiated, differentiate
+from audit.explain.fusion import FUSIONS, MapStack, default_fusion, stack_maps
 from audit.explain.gradcam import (
     CHANNEL_WEIGHTS,
     PIXEL_WEIGHTS,
-    article_mean_over_layers,
     divide_by_peak,
-    mean_over_layers,
-    positive_part,
     resize_maps,
-    weigh_channels,
 )
-from audit.predict.inference import apply_scaling
+from audit.explain.linear import ChannelSums, MeanGradients, WeightProducts
+from audit.predict.inference import with_constant_weights
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
-from audit.predict.tracing import observe_operations
 from audit.run_folder import FUSED_LAYER
 
 STORED_SIDE = 28
-"""Longest side of a stored map; larger layers are reduced by area means."""
+"""Longest side of a stored map, or less where there are many; see `choose_stored_side`."""
+STORED_BYTES = 60_000
+"""What the maps of all layers may take for one image and class, a byte per pixel."""
+_LEAST_STORED_SIDE = 4
+_MOST_CONSTANT_WEIGHTS = 1 << 26
+"""Larger models keep their variables: the copy would take more memory than it saves time."""
 FUSED_SIDE = 56
 """Longest side of a stored fused map; smaller for images that are smaller."""
 
@@ -42,7 +52,9 @@ class LayerMaps:
     Attributes:
         layers: keys, in the model's order.
         cams: uint8 of shape (n, height, width, layers, k); 255 is the map's own peak.
-        peaks: float32 of shape (n, layers, k); 0 where nothing speaks for the class.
+        peaks: float32 of shape (n, layers, k); 0 where nothing speaks for the class; below 0 where
+            the map is the same everywhere, its value negated; NaN where it is not finite. Only a
+            map with a peak above 0 says where the model looks; the others are stored as zeros.
     """
 
     layers: tuple[str, ...]
@@ -70,11 +82,18 @@ class BatchMaps:
                 yield layer, peak, group.cams[index, :, :, position, column]
 
 
+ClassMaps = list[list[Any]]
+"""For each explained class and layer a map of shape (n, height, width), or `None`."""
+
+
 class Explainer:
     """A model traced once so that a call gives the maps of all its spatial layers.
 
     Attributes:
         layers: every spatial output of the model, kept or not.
+        fusion: how layers are joined.
+        stored_side: longest side of a stored map; 0 where only the fused map is.
+        image_bytes: memory that explaining one more image at a time takes, about.
     """
 
     def __init__(
@@ -84,11 +103,18 @@ class Explainer:
         scaling: Scaling = "none",
         method: Method = "gradcam",
         layers: str = "all",
+        fusion: Fusion | None = None,
+        consensus: Consensus | None = None,
+        keep_maps: KeepMaps = "compact",
     ) -> None:
         """Trace the model.
 
         Args:
             layers: "all", "conv", "stages" or a regular expression, as `ActivationRecorder.choose`.
+            fusion: how layers are joined; by default by consensus if there is one, or else as it
+                belongs to the method.
+            consensus: what a sample agrees on, learnt with the same `scaling` and `layers`.
+            keep_maps: which maps leave the device, as `choose_stored_side`.
 
         Raises:
             ModelError: if it has no spatial layer, or `layers` leaves none.
@@ -96,15 +122,16 @@ class Explainer:
         self.model = model
         self.method = method
         self._choice = layers
+        self.consensus = consensus
+        self.fusion = fusion or ("consensus" if consensus else default_fusion(method))
+        self._keep_maps = keep_maps
+        self.stored_side = 0
+        self.image_bytes = 0
         self._scaling = pixel_scaling(scaling, model.channels)
         self.layers: tuple[Layer, ...] = ()
         self._groups: list[tuple[str, ...]] = []
-        self._signature = (
-            tf.TensorSpec((None, *model.input_size, model.channels), tf.float32),
-            tf.TensorSpec((None, 2), tf.int32),
-        )
-        explain = tf.function(self._trace, jit_compile=False, autograph=False)
-        self._explain = explain.get_concrete_function(*self._signature)
+        self._functions: dict[int, Any] = {}
+        self._function(2)
 
     @property
     def fused_size(self) -> tuple[int, int]:
@@ -118,12 +145,33 @@ class Explainer:
             pixels: float32 of shape (n, height, width, channels), not scaled.
             classes: int of shape (n, 2); both may be the same.
         """
-        scores, groups = self._explain(pixels, tf.constant(classes, tf.int32))
+        if not self.model.has_one_output and (classes[:, :1] == classes).all():
+            classes = classes[:, :1]  # One backward pass is enough.
+        pixels = tf.convert_to_tensor(pixels, tf.float32)  # Frozen, it takes only tensors.
+        found = self._function(classes.shape[1])(pixels, tf.constant(classes, tf.int32))
+        scores, *pairs = tf.nest.flatten(found)
         maps = tuple(
-            LayerMaps(layers, cams.numpy(), peaks.numpy())
-            for layers, (cams, peaks) in zip(self._groups, groups, strict=True)
+            LayerMaps(
+                layers,
+                np.transpose(cams.numpy(), (0, 3, 4, 2, 1)),
+                np.transpose(peaks.numpy(), (0, 2, 1)),
+            )
+            for layers, cams, peaks in zip(self._groups, pairs[::2], pairs[1::2], strict=True)
         )
         return BatchMaps(scores.numpy(), maps)
+
+    def _function(self, n_classes: int) -> Any:
+        """Return the model traced for so many explained classes, and any number of images."""
+        if n_classes not in self._functions:
+            explain = tf.function(self._trace, jit_compile=False, autograph=False)
+            traced = explain.get_concrete_function(
+                tf.TensorSpec((None, *self.model.input_size, self.model.channels), tf.float32),
+                tf.TensorSpec((None, n_classes), tf.int32),
+            )
+            n_weights = sum(variable.shape.num_elements() for variable in traced.variables)
+            is_small = n_weights <= _MOST_CONSTANT_WEIGHTS
+            self._functions[n_classes] = with_constant_weights(traced) if is_small else traced
+        return self._functions[n_classes]
 
     def signed_maps(
         self, pixels: tf.Tensor, classes: tf.Tensor
@@ -138,92 +186,103 @@ class Explainer:
             Scores of shape (n, n_classes); the kept layers; for each of them the signed maps of
             shape (n, height, width, k), at the layer's own size.
         """
-        scores, recorder, gradients = self._differentiate(pixels, classes)
-        kept = [layer for layer in recorder.layers if layer.kept]
-        by_channel = self.method in CHANNEL_WEIGHTS
-        rule = CHANNEL_WEIGHTS[self.method] if by_channel else PIXEL_WEIGHTS[self.method]
-        maps = []
-        for position, activations in enumerate(recorder.activations):
-            columns = [
-                rule(activations, per_layer[position], tf.cast(sign, activations.dtype))
-                for per_layer, sign in gradients
+        found = self._differentiate(pixels, classes)
+        maps, _ = self._weigh(found, classes)
+        columns = [tf.stack(of_layer, axis=-1) for of_layer in zip(*maps, strict=True)]
+        return found.scores, found.kept, columns
+
+    def _differentiate(self, pixels: tf.Tensor, classes: tf.Tensor) -> Differentiated:
+        return differentiate(self.model, self._scaling, self._choice, pixels, classes)
+
+    def _weigh(self, found: Differentiated, classes: tf.Tensor) -> tuple[ClassMaps, ClassMaps]:
+        """Return signed maps by class and layer: the method's, and those that are fused.
+
+        The latter are the same, or, with a consensus, `None` for layers that have no say.
+        """
+        activations, signs = found.activations, found.signs
+        if self.method in PIXEL_WEIGHTS:
+            rule = PIXEL_WEIGHTS[self.method]
+            maps = [
+                [rule(a, g, tf.cast(sign, a.dtype)) for a, g in zip(activations, one, strict=True)]
+                for one, sign in zip(found.gradients, signs, strict=True)
             ]
-            joined = tf.stack(columns, axis=-1)
-            maps.append(weigh_channels(activations, joined) if by_channel else joined)
-        return scores, kept, maps
+            return maps, maps
+        products = WeightProducts()
+        sums = ChannelSums(activations, products)
+        if self.method != "gradcam":
+            rule = CHANNEL_WEIGHTS[self.method]
+            maps = sums.maps(
+                [
+                    [
+                        rule(a, g, tf.cast(sign, a.dtype))
+                        for a, g in zip(activations, one, strict=True)
+                    ]
+                    for one, sign in zip(found.gradients, signs, strict=True)
+                ]
+            )
+            return maps, maps
+        distinct = found.gradients[:1] if self.model.has_one_output else found.gradients
+        own = [MeanGradients(one, products).means() for one in distinct]
+        if self.consensus is None:
+            maps = self._with_signs(sums.maps(own), signs)
+            return maps, maps
+        explained = tf.ones_like(classes[:, :1]) if self.model.has_one_output else classes
+        shared = consensus_weights(self.consensus, explained, own)
+        both = sums.maps([*own, *shared])
+        from_mean = [
+            [
+                None if m is None else measure_from_mean(self.consensus, position, m, w)
+                for position, (m, w) in enumerate(zip(of_class, weights, strict=True))
+            ]
+            for of_class, weights in zip(both[len(own) :], shared, strict=True)
+        ]
+        return self._with_signs(both[: len(own)], signs), self._with_signs(from_mean, signs)
+
+    def _with_signs(self, maps: ClassMaps, signs: list[tf.Tensor]) -> ClassMaps:
+        """Give the maps of a single output to both classes: a map is linear in the gradient."""
+        if not self.model.has_one_output:  # Then all signs are positive.
+            return maps
+        return [[None if m is None else _as_factor(sign, m) * m for m in maps[0]] for sign in signs]
 
     def _trace(
         self, pixels: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
-        scores, kept, signed = self.signed_maps(pixels, classes)
-        maps = [tf.cast(values, tf.float32) for values in signed]  # Layers may differ in precision.
+        found = self._differentiate(pixels, classes)
+        self.layers, kept = found.layers, found.kept
+        signed, fusible = self._weigh(found, classes)
         by_size: dict[tuple[int, int], list[int]] = {}
         for position, layer in enumerate(kept):
             by_size.setdefault((layer.height, layer.width), []).append(position)
-        groups, scaled, native_peaks = [], [], []
-        for size, positions in by_size.items():
-            stacked = positive_part(tf.concat([maps[i] for i in positions], -1), self.method)
-            in_unit, peaks = divide_by_peak(stacked)
-            scaled.append(_unstack(in_unit, len(positions)))
-            native_peaks.append(_unstack(peaks, len(positions)))
-            small = resize_maps(stacked, fit_into(size, STORED_SIDE))
-            groups.append(_quantise(small, len(positions)))
-        if self.method == "article":
-            fused = article_mean_over_layers(maps, self.model.input_size)
-            fused = resize_maps(fused, self.fused_size)
-        else:
-            fused = mean_over_layers(scaled, self.fused_size)
-        cams, _ = _quantise(fused, 1)
-        groups.append((cams, _shared_scale(native_peaks)[:, None, :]))
-        self._groups = [tuple(kept[i].layer for i in p) for p in by_size.values()] + [
-            (FUSED_LAYER,)
-        ]
-        return scores, groups
-
-    def _differentiate(
-        self, pixels: tf.Tensor, classes: tf.Tensor
-    ) -> tuple[tf.Tensor, ActivationRecorder, list[tuple[list[tf.Tensor], tf.Tensor]]]:
-        """Return scores, activations, and for each explained class (gradients per layer, sign)."""
-        single = self.model.head.kind in ("sigmoid", "logit")
-        with tf.GradientTape(persistent=not single, watch_accessed_variables=False) as tape:
-            recorder = ActivationRecorder(tape.watch)
-            scaled = apply_scaling(pixels, self._scaling)
-            with observe_operations(recorder):
-                raw = self.model.model(scaled, training=False)
-            outputs = self.model.interpret(raw, tf.zeros((0, 0)))
-            if single:
-                targets = [tf.reduce_sum(outputs.logits[:, 1])]
-                signs = [
-                    tf.cast(2 * classes[:, j] - 1, tf.float32) for j in range(classes.shape[1])
-                ]
-            else:
-                chosen = tf.gather(outputs.logits, classes, axis=1, batch_dims=1)
-                targets = [tf.reduce_sum(chosen[:, j]) for j in range(classes.shape[1])]
-                signs = [tf.ones_like(classes[:, 0], tf.float32)] * classes.shape[1]
-        n_spatial = len(recorder.activations)
-        recorder.choose(self._choice)
-        if n_spatial and not recorder.activations:
-            raise ModelError(
-                f"`--layers {self._choice}` leaves no layer of `{self.model.name}`. Received:"
-                f" {n_spatial} spatial layers, none of which matches. `gradcam-audit inspect` lists"
-                " their paths."
+        self.stored_side = choose_stored_side(self.layers, self._keep_maps)
+        self.image_bytes = max(self.image_bytes, found.image_bytes)
+        stacks = [
+            stack_maps(
+                [kept[i] for i in positions],
+                [[tf.cast(one[i], tf.float32) for i in positions] for one in signed],
+                self.method,
             )
-        sources = recorder.activations
-        per_class = [tape.gradient(target, sources) for target in targets] if sources else []
-        gradients = recorder.drop_unreached(per_class)
-        if not recorder.activations:
-            raise ModelError(no_spatial_layer(self.model.name))
-        self.layers = tuple(recorder.layers)
-        columns = gradients * len(signs) if single else gradients
-        return outputs.scores, recorder, list(zip(columns, signs, strict=True))
-
-
-def no_spatial_layer(name: str) -> str:
-    """Return why a model without any spatial layer is refused."""
-    return (
-        f"`{name}` has no spatial layer that could be shown as a heat-map. Received: a model whose"
-        " inner outputs have no height and width. Give a convolutional classifier of images."
-    )
+            for positions in by_size.values()
+        ]
+        if self.consensus is None:
+            fused = FUSIONS[self.fusion](stacks, self.model.input_size, self.fused_size)
+        else:
+            fused = fuse_by_consensus(
+                self.consensus, kept, fusible, classes, pixels, self.fused_size
+            )
+        is_even = tf.reduce_max(fused, axis=(2, 3)) == tf.reduce_min(fused, axis=(2, 3))
+        strength = _strength(stacks)
+        strength = tf.where(is_even, 0 - strength, strength)
+        kept_stacks = stacks if self.stored_side else []
+        self._groups = [tuple(x.layer for x in stack.layers) for stack in kept_stacks]
+        self._groups.append((FUSED_LAYER,))
+        groups = [
+            _quantise(
+                resize_maps(stack.positive, fit_into(stack.size, self.stored_side)), stack.peaks
+            )
+            for stack in kept_stacks
+        ]
+        fused_cams, _ = _quantise(fused[:, :, None], strength[..., None])
+        return found.scores, [*groups, (fused_cams, strength[..., None])]
 
 
 def fit_into(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -232,27 +291,54 @@ def fit_into(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _unstack(values: tf.Tensor, n_layers: int) -> tf.Tensor:
-    """Turn a last axis of layers · k into two axes (layers, k)."""
-    return tf.reshape(values, (-1, *values.shape[1:-1], n_layers, values.shape[-1] // n_layers))
-
-
-def _quantise(maps: tf.Tensor, n_layers: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return uint8 (n, height, width, layers, k), 255 at the peak, and peaks (n, layers, k)."""
-    scaled, peaks = divide_by_peak(maps)
-    cams = tf.cast(tf.round(scaled * 255), tf.uint8)
-    return _unstack(cams, n_layers), _unstack(tf.cast(peaks, tf.float32), n_layers)
-
-
-def _shared_scale(peaks_by_size: list[tf.Tensor]) -> tf.Tensor:
-    """Say how strongly each class is spoken for, against the strongest of the explained classes.
+def choose_stored_side(layers: Sequence[Layer], keep_maps: KeepMaps) -> int:
+    """Return the longest side that a stored map may have.
 
     Args:
-        peaks_by_size: for each size of maps, shape (n, layers, k).
+        keep_maps: "full" keeps the layers' own sizes; "compact" caps them at 28 pixels, or at what
+            keeps all maps of one image and class within `STORED_BYTES`, but not below 4; "fused"
+            keeps only the fused map, and the side is 0.
+    """
+    sizes = [(layer.height, layer.width) for layer in layers if layer.kept]
+    if keep_maps == "fused" or not sizes:
+        return 0
+    if keep_maps == "full":
+        return max(max(size) for size in sizes)
+
+    def n_bytes(side: int) -> int:
+        return FUSED_SIDE**2 + sum(math.prod(fit_into(size, side)) for size in sizes)
+
+    fitting = (side for side in range(STORED_SIDE, 0, -1) if n_bytes(side) <= STORED_BYTES)
+    return max(next(fitting, 0), _LEAST_STORED_SIDE)
+
+
+def _quantise(maps: tf.Tensor, peaks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale maps >= 0 of shape (n, k, layers, height, width) so that 255 is the peak.
 
     Returns:
-        float32 of shape (n, k) in [0, 1]: mean over layers of peak ÷ largest peak of the k classes.
+        uint8 of the same shape, zeros where `peaks` is not above 0, and the peaks of the maps as
+        they are here; those that are not above 0 as they were.
     """
-    peaks = tf.concat([tf.cast(peaks, tf.float32) for peaks in peaks_by_size], axis=1)
-    share = tf.math.divide_no_nan(peaks, tf.reduce_max(peaks, axis=2, keepdims=True))
-    return tf.reduce_mean(share, axis=1)
+    says_where = peaks > 0
+    scaled, own_peaks = divide_by_peak(maps)
+    levels = tf.round(scaled * 255) * tf.cast(says_where, tf.float32)[..., None, None]
+    return tf.cast(levels, tf.uint8), tf.where(says_where, own_peaks, peaks)
+
+
+def _as_factor(sign: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.cast(sign, maps.dtype), (-1, 1, 1))
+
+
+def _strength(stacks: Sequence[MapStack]) -> tf.Tensor:
+    """Say how strongly each class is spoken for, against the strongest of the explained classes.
+
+    Returns:
+        float32 of shape (n, k) in [0, 1]: mean over layers of peak ÷ largest peak of the k classes;
+        NaN where no layer's map is finite.
+    """
+    peaks = tf.concat([stack.peaks for stack in stacks], axis=2)
+    is_finite = tf.math.is_finite(peaks)
+    speaking = tf.where(is_finite, tf.nn.relu(peaks), tf.zeros_like(peaks))
+    share = tf.math.divide_no_nan(speaking, tf.reduce_max(speaking, axis=1, keepdims=True))
+    n_layers = tf.math.count_nonzero(is_finite, axis=2, dtype=tf.float32)
+    return tf.reduce_sum(share, axis=2) / n_layers  # 0 ÷ 0 is NaN.

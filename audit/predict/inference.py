@@ -15,6 +15,7 @@ import tensorflow as tf
 from scipy.stats import binomtest
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from audit.errors import ModelError
 from audit.predict.dataset import ImageSource
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
@@ -30,6 +31,7 @@ from audit.run_folder import (
 _FIRST_IMAGES = 48
 _CLEAR_LEAD = 0.05
 _MOST_CONSTANT_BYTES = 1 << 30  # A graph holds at most 2 GiB.
+_STRAY = 0.01  # Half precision strays so far from 0 and 1.
 _NOT_FINITE = "the model's output for it is not a finite number"
 
 
@@ -77,7 +79,7 @@ class Predictor:
             spec, tf.TensorSpec((), tf.bool), per_channel, per_channel
         )
         self.embedding_width = int(traced.structured_outputs[1].shape[-1])
-        self._predict = _with_constant_weights(traced)
+        self._predict = with_constant_weights(traced)
 
     def predict(self, pixels: tf.Tensor, scaling: str | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return scores of shape (n, n_classes) and embeddings of shape (n, width), float32.
@@ -102,7 +104,7 @@ def apply_scaling(pixels: tf.Tensor, scaling: PixelScaling) -> tf.Tensor:
     return turned * scaling.multiply + scaling.add
 
 
-def _with_constant_weights(traced: Any) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def with_constant_weights(traced: Any) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Return a traced function whose weights are constants, or itself where that cannot be."""
     n_bytes = sum(
         variable.shape.num_elements() * variable.dtype.size for variable in traced.variables
@@ -144,6 +146,7 @@ def predict_shard(spec: ShardSpec, worker: PredictWorker) -> Receipt:
     embeddings = np.concatenate(embedding_blocks) if id_blocks else np.empty((0, width), np.float32)
 
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(embeddings).all(axis=1)
+    _check_probabilities(scores[finite], worker.predictor.model)
     left_out = _left_out(spec, worker.source, ids, finite)
     ids, scores, embeddings = ids[finite], scores[finite], embeddings[finite]
     receipt = Receipt(spec.stage, spec.index, len(ids), left_out)
@@ -184,6 +187,17 @@ def predictions_table(
 def _embeddings_table(ids: np.ndarray, embeddings: np.ndarray) -> pa.Table:
     schema = embeddings_schema(embeddings.shape[1])
     return pa.table([pa.array(ids), fixed_list(embeddings)], schema=schema)
+
+
+def _check_probabilities(scores: np.ndarray, model: AuditedModel) -> None:
+    """Refuse outputs that were probabilities as long as the model saw only noise."""
+    is_probability = (scores > -_STRAY) & (scores < 1 + _STRAY)
+    if model.head.kind in ("sigmoid", "softmax") and not is_probability.all():
+        kind = "logit" if model.head.kind == "sigmoid" else "logits"
+        raise ModelError(
+            f"The outputs of `{model.name}` are not the probabilities that they were taken for."
+            f" Received: a score of {scores.max():.3g}. Say what they are, with `--head {kind}`."
+        )
 
 
 def _left_out(

@@ -1,14 +1,16 @@
-"""Load a Keras model and find out what it is: input size, meaning of its outputs, its logits.
+"""Load a Keras model and find out what it is: its input, its outputs, whether it runs at all.
 
 In: a path or a live model. Out: an `AuditedModel`, which turns pixels into scores, logits and
 embeddings. A model that cannot be audited is refused with the reason.
 """
 
 import hashlib
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import h5py
 import keras
@@ -16,48 +18,27 @@ import numpy as np
 import tensorflow as tf
 
 from audit.errors import ModelError
+from audit.predict.axes import CHANNELS_FIRST, format_of
+from audit.predict.head import (
+    ActivationNames,
+    EmbeddingRecorder,
+    Head,
+    choose_output,
+    detect_head,
+    scores_and_logits,
+)
 from audit.predict.legacy_h5 import load_legacy_h5
 from audit.predict.model_file import check_model_file, fingerprint_model_file
-from audit.predict.tracing import observe_operations
-
-HeadKind = Literal["sigmoid", "logit", "softmax", "logits"]
-LogitsFrom = Literal["before the activation", "the outputs", "log-odds of the probability"]
+from audit.predict.opaque import (
+    OpaqueModel,
+    fingerprint_scores,
+    holds_opaque_layer,
+    load_saved_model,
+    wrap_function,
+)
+from audit.predict.tracing import all_layers, observe_operations
 
 _PROBE_IMAGES = 8
-_WIDEST_EMBEDDING = 4096
-_PER_CLASS = "a sigmoid per class"
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a model's outputs are.
-
-    Attributes:
-        kind: one sigmoid, one raw logit, softmax, or raw logits.
-        n_classes: two for a single output.
-        logits_from: where the logit comes from that the heat-maps explain.
-        forced: whether the user said so instead of it being detected.
-    """
-
-    kind: HeadKind
-    n_classes: int
-    logits_from: LogitsFrom
-    forced: bool = False
-
-    @property
-    def explained(self) -> str:
-        """One sentence on the score that the heat-maps explain."""
-        source = {
-            "before the activation": f"the value before the {self.kind}",
-            "the outputs": "the raw output",
-            "log-odds of the probability": "log-odds worked out from the probability, because the"
-            " value before the activation is not to be had; where the probability is exactly 0 or 1"
-            " the maps can be empty",
-        }[self.logits_from]
-        sign = "; the first class is explained by the negative of the only output"
-        return (
-            f"The logit of the class: {source}{sign if self.kind in ('sigmoid', 'logit') else ''}."
-        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +48,8 @@ class Outputs:
     Attributes:
         scores: float32 of shape (n, n_classes), probabilities in class order.
         logits: float32 of shape (n, n_classes); what heat-maps explain.
-        embedding: float32 of shape (n, width), the input of the classifier head.
+        embedding: float32 of shape (n, width), the input of the classifier head; the logits where
+            an opaque model shows nothing else.
     """
 
     scores: tf.Tensor
@@ -83,6 +65,8 @@ class AuditedModel:
         name: for the report: the file name, or the model's own name.
         input_size: (height, width) in pixels.
         channels: 1 or 3.
+        channels_first: whether the model itself takes (channels, height, width).
+        output: name or index of the output that is audited; `None` if there is only one.
         head: what the outputs are.
         fingerprint: SHA-256 of the file, or of architecture and weights.
     """
@@ -94,47 +78,127 @@ class AuditedModel:
         fingerprint: str,
         *,
         head: str = "auto",
+        output: str | None = None,
         input_shape: tuple[int | None, ...] | None = None,
     ) -> None:
         self.model = model
         self.name = name
         self.fingerprint = fingerprint
-        height, width, self.channels = _check_input(model, name, input_shape)
+        self.output = output
+        height, width, self.channels, self.channels_first = _check_input(model, name, input_shape)
         self.input_size = (height, width)
-        self.head = _detect_head(model, (height, width, self.channels), name, head)
+        self.head = self._probe(head)
+
+    @property
+    def has_one_output(self) -> bool:
+        """Whether one value says all: what speaks for one class speaks against the other."""
+        return self.head.kind in ("sigmoid", "logit")
 
     @property
     def n_parameters(self) -> int:
         return int(self.model.count_params())
+
+    @property
+    def opaque(self) -> str | None:
+        """What it is if it, or a layer of it, cannot be looked into: "a function in Python"."""
+        if isinstance(self.model, OpaqueModel):
+            return self.model.description
+        if holds_opaque_layer(self.model):
+            return "a model with a layer that Keras cannot look into"
+        return None
+
+    def forward(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Run the model in inference mode and return the output that is audited, as it is.
+
+        Args:
+            pixels: scaled, of shape (n, height, width, channels).
+
+        Returns:
+            Shape (n, outputs).
+        """
+        if self.channels_first:
+            pixels = tf.transpose(pixels, (0, 3, 1, 2))
+        called = self.model(pixels, training=False)
+        return choose_output(called, self.output, self.model, self.name)
 
     def call(self, pixels: tf.Tensor) -> Outputs:
         """Run the model in inference mode on scaled pixels of shape (n, height, width, channels).
 
         Meant to be traced inside a `tf.function`.
         """
-        return self.interpret(*_call_recorded(self.model, pixels))
+        if tf.executing_eagerly():
+            traced = tf.function(lambda x: vars(self.call(x)), autograph=False)
+            return Outputs(**traced(pixels))
+        recorder = EmbeddingRecorder()
+        with observe_operations(recorder):
+            raw = self.forward(pixels)
+        try:
+            embedding = recorder.embedding(raw)
+        except ModelError:
+            if self.opaque is None:
+                raise
+            _, embedding = scores_and_logits(raw, self.head)  # Nothing else is known of an image.
+        return self.interpret(raw, embedding)
 
     def interpret(self, raw: tf.Tensor, embedding: tf.Tensor) -> Outputs:
         """Turn the model's own outputs into scores and logits in class order."""
-        return Outputs(*_scores_and_logits(raw, self.head), tf.cast(embedding, tf.float32))
+        return Outputs(*scores_and_logits(raw, self.head), tf.cast(embedding, tf.float32))
+
+    def _probe(self, head: str) -> Head:
+        """Call the model on noise and find out what its outputs are."""
+        shape = (_PROBE_IMAGES, *self.input_size, self.channels)
+        noise = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+        activations = ActivationNames()
+        try:
+            with observe_operations(activations):
+                raw = self.forward(tf.constant(noise))
+        except ModelError:
+            raise
+        except Exception as exc:  # Whatever the model's own layers raise on an image of its shape.
+            raise ModelError(_why_not_run(self.model, self.name, exc)) from exc
+        if not np.isfinite(tf.cast(raw, tf.float32)).any():
+            _check_weights(self.model, self.name)
+        return detect_head(raw, activations.of(raw), head, self.name)
 
 
-def load_model(path: Path, *, head: str = "auto", trust_model_code: bool = False) -> AuditedModel:
-    """Load a `.keras` or `.h5` file that holds a whole image classifier.
+def load_model(
+    path: Path,
+    *,
+    head: str = "auto",
+    output: str | None = None,
+    trust_model_code: bool = False,
+    input_shape: tuple[int | None, ...] | None = None,
+) -> AuditedModel:
+    """Load a `.keras` or `.h5` file, or a SavedModel folder, that holds an image classifier.
 
     Args:
-        path: the file.
+        path: the file or folder.
         head: what the outputs are, or "auto".
-        trust_model_code: whether code in the file, such as a Lambda layer's, may run.
+        output: name or index of the output with the class scores, if there are several.
+        trust_model_code: whether code in the file, such as a Lambda layer's, or a SavedModel may
+            run.
+        input_shape: (height, width, channels) of the images, where a SavedModel leaves them open.
 
     Raises:
         ModelError: if it is missing, not a model, or not a classifier of images.
     """
     check_model_file(path)
+    if path.is_dir():
+        if not trust_model_code:
+            raise ModelError(_untrusted(path, "a SavedModel, whose graph is a program"))
+        opaque = load_saved_model(path)
+        return AuditedModel(
+            opaque,
+            path.name,
+            fingerprint_model_file(path),
+            head=head,
+            output=output,
+            input_shape=input_shape,
+        )
     with warnings.catch_warnings():  # about how the file was written, long ago and elsewhere
         warnings.simplefilter("ignore", UserWarning)
         model = _load_any(path, trust_model_code)
-    return AuditedModel(model, path.name, fingerprint_model_file(path), head=head)
+    return AuditedModel(model, path.name, fingerprint_model_file(path), head=head, output=output)
 
 
 def _load_any(path: Path, trust_model_code: bool) -> keras.Model:
@@ -152,18 +216,30 @@ def _load_any(path: Path, trust_model_code: bool) -> keras.Model:
 
 
 def wrap_model(
-    model: keras.Model, *, head: str = "auto", input_shape: tuple[int | None, ...] | None = None
+    model: "keras.Model | Callable[[Any], Any]",
+    *,
+    head: str = "auto",
+    output: str | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
 ) -> AuditedModel:
     """Prepare a live model for an audit.
 
     Args:
+        model: a Keras model, or a function as `audit.predict.opaque.wrap_function` takes it.
+        head: what the outputs are, or "auto".
+        output: name or index of the output with the class scores, if there are several.
         input_shape: (height, width, channels) of the images, where the model leaves them open.
 
     Raises:
         ModelError: if it is not a classifier of images.
     """
-    audited = AuditedModel(model, model.name, "", head=head, input_shape=input_shape)
-    audited.fingerprint = _fingerprint_live_model(model)  # its weights exist once it has run
+    whole = model if isinstance(model, keras.Model) else wrap_function(model, input_shape)
+    audited = AuditedModel(whole, whole.name, "", head=head, output=output, input_shape=input_shape)
+    if isinstance(whole, OpaqueModel):
+        size = (*audited.input_size, audited.channels)
+        audited.fingerprint = fingerprint_scores(audited.forward, size)
+    else:
+        audited.fingerprint = _fingerprint_live_model(whole)  # its weights exist once it has run
     return audited
 
 
@@ -181,14 +257,20 @@ def _fingerprint_live_model(model: keras.Model) -> str:
 def _explain_load_failure(path: Path, exc: Exception) -> str:
     text = str(exc).strip()
     if "safe_mode" in text or "unsafe" in text.lower():
-        return (
-            f"`{path}` brings code of its own, which has not been run. Received: a model with a"
-            " Lambda layer. If you trust where the file comes from, add `--trust-model-code`."
-        )
+        is_opaque = "TFSMLayer" in text
+        kind = "TFSMLayer, which runs a SavedModel" if is_opaque else "Lambda layer"
+        return _untrusted(path, f"a model with a {kind}")
     cause = _first_line(text.rpartition("Exception encountered: ")[2])  # after the configuration
     return (
         f"Keras {keras.__version__} cannot load `{path}`. Received: {type(exc).__name__}: {cause}."
         " Save the model again with a current Keras, as `model.save('model.keras')`."
+    )
+
+
+def _untrusted(path: Path, what: str) -> str:
+    return (
+        f"`{path}` brings code of its own, which has not been run. Received: {what}. If you trust"
+        " where it comes from, add `--trust-model-code`."
     )
 
 
@@ -201,13 +283,46 @@ def _first_line(text: str) -> str:
 def _cause(exc: Exception) -> str:
     """Return what a layer said, without Keras's heading and the escape codes around it."""
     text = str(exc).partition("Exception encountered when calling ")[2].partition("\n")[2]
-    return (text or str(exc)).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    text = (text or str(exc)).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    return re.sub(r"\{\{.*?\}\} ?", "", text)  # TensorFlow's name for the place
+
+
+def _why_not_run(model: keras.Model, name: str, exc: Exception) -> str:
+    """Return why a model was refused that raised an exception on an image."""
+    received = f"Received: {type(exc).__name__}: {_first_line(_cause(exc))}."
+    first = any(format_of(layer) == CHANNELS_FIRST for layer in all_layers(model))
+    if first and isinstance(exc, tf.errors.OpError):
+        device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return (
+            f"`{name}` has layers that put the channels first, which this {device} cannot run."
+            f" {received} Audit it where `model.predict` works on it, or save it with channels"
+            " last."
+        )
+    return f"`{name}` cannot be run on an image. {received} Check that `model.predict` works on it."
+
+
+def _check_weights(model: keras.Model, name: str) -> None:
+    broken = [
+        weight.path
+        for weight in model.weights
+        if "float" in weight.dtype and not np.isfinite(tf.cast(weight.value, tf.float32)).all()
+    ]
+    if broken:
+        raise ModelError(
+            f"`{name}` has weights that are not finite numbers. Received:"
+            f" NaN or infinity in {len(broken)} of {len(model.weights)} weights, the first"
+            f" `{broken[0]}`. Give the model from before its training diverged."
+        )
 
 
 def _check_input(
     model: keras.Model, name: str, given: tuple[int | None, ...] | None
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, bool]:
+    """Return height, width, channels, and whether the model takes the channels first."""
     own = _own_input_shape(model, name)
+    first = own is not None and len(own) == 3 and own[0] in (1, 3) and own[2] not in (1, 3)
+    if first and own:
+        own = (*own[1:], own[0])
     shape = given or own
     if given and own and len(given) == len(own):
         shape = tuple(side or own[axis] for axis, side in enumerate(given))
@@ -220,7 +335,7 @@ def _check_input(
     if channels not in (1, 3):
         raise ModelError(
             f"`{name}` takes images with {channels} channels. Received: an input of shape {shape}."
-            " Only grey-scale (1) and colour (3, channels last) can be audited."
+            " Only grey-scale (1) and colour (3) can be audited."
         )
     if height is None or width is None:
         raise ModelError(
@@ -228,7 +343,7 @@ def _check_input(
             " Give it a fixed size, as `keras.Input((224, 224, 3))` before the model does, and save"
             " it again; or call `audit.run` with a dataset whose images have the right size."
         )
-    return int(height), int(width), int(channels)
+    return int(height), int(width), int(channels), first
 
 
 def _own_input_shape(model: keras.Model, name: str) -> tuple[int | None, ...] | None:
@@ -242,150 +357,3 @@ def _own_input_shape(model: keras.Model, name: str) -> tuple[int | None, ...] | 
             )
         inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
     return tuple(inputs)[1:] if inputs is not None else None
-
-
-def _call_recorded(model: keras.Model, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the model's output tensor and the input of its classifier head."""
-    recorder = HeadRecorder()
-    with observe_operations(recorder):
-        raw = model(pixels, training=False)
-    return _single_output(raw, model.name), recorder.embedding()
-
-
-class HeadRecorder:
-    """Remembers what may serve as embedding: the last Dense input and the last spatial output."""
-
-    def __init__(self) -> None:
-        self.dense_input: tf.Tensor | None = None
-        self.spatial: tf.Tensor | None = None
-        self.activated: list[tuple[tf.Tensor, str]] = []
-
-    def __call__(
-        self, path: tuple[str, ...], operation: keras.Operation, first_input: Any, output: Any
-    ) -> None:
-        if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
-            return
-        if output.shape.rank == 4:
-            self.spatial = output
-        if isinstance(operation, keras.layers.Dense) and first_input.shape.rank == 2:
-            self.dense_input = first_input
-        if isinstance(operation, keras.layers.Dense | keras.layers.Activation):
-            name = getattr(operation.activation, "__name__", type(operation.activation).__name__)
-            self.activated.append((output, name))
-
-    def activation_of(self, output: tf.Tensor) -> str | None:
-        """Return the name of the activation that made a tensor, or `None` if no Dense layer did."""
-        return next((name for tensor, name in self.activated if tensor is output), None)
-
-    def embedding(self) -> tf.Tensor:
-        """Return the input of the last Dense layer, or the pooled last spatial output."""
-        dense = self.dense_input
-        if dense is not None and dense.shape[-1] <= _WIDEST_EMBEDDING:
-            return dense
-        if self.spatial is not None:
-            return tf.reduce_mean(self.spatial, axis=(1, 2))
-        if dense is not None:
-            return dense
-        raise ModelError(
-            "The model has no classifier head to take embeddings from. Received: neither a Dense"
-            " layer nor a spatial layer. Give a classifier of images."
-        )
-
-
-def _single_output(raw: Any, name: str) -> tf.Tensor:
-    outputs = tf.nest.flatten(raw)
-    if len(outputs) != 1:
-        raise ModelError(
-            f"`{name}` has {len(outputs)} outputs. Received: shapes"
-            f" {[tuple(output.shape) for output in outputs]}. Only models with one output, the"
-            " class scores, can be audited."
-        )
-    output = outputs[0]
-    if output.shape.rank != 2 or output.shape[-1] is None:
-        raise ModelError(
-            f"`{name}` is not a classifier. Received: an output of shape {tuple(output.shape)}, not"
-            " (batch, classes). Give a model with one score, or a vector of scores, per image."
-        )
-    return output
-
-
-def _detect_head(model: keras.Model, shape: tuple[int, int, int], name: str, choice: str) -> Head:
-    """Call the model on noise; ask the layer that made the output, or else the values."""
-    recorder = HeadRecorder()
-    noise = np.random.default_rng(0).uniform(0, 255, (_PROBE_IMAGES, *shape)).astype(np.float32)
-    try:
-        with observe_operations(recorder):
-            called = model(tf.constant(noise), training=False)
-    except Exception as exc:  # Whatever the model's own layers raise on an image of its shape.
-        raise ModelError(
-            f"`{name}` cannot be run on an image. Received: {type(exc).__name__}:"
-            f" {_first_line(_cause(exc))}. Check that `model.predict` works on it."
-        ) from exc
-    raw = _single_output(called, name)
-    outputs = tf.cast(raw, tf.float32).numpy()
-    has_logits = hasattr(raw, "_keras_logits")
-    activation = recorder.activation_of(raw)
-    kind = choice if choice != "auto" else _head_kind(outputs, has_logits, activation)
-    n_outputs = outputs.shape[1]
-    if kind == _PER_CLASS or (kind in ("sigmoid", "logit")) != (n_outputs == 1):
-        raise ModelError(_wrong_head(name, kind, n_outputs))
-    if kind in ("sigmoid", "softmax") and ((outputs < 0) | (outputs > 1)).any():
-        raise ModelError(
-            f"`--head {kind}` does not fit `{name}`. Received: outputs from {outputs.min():.3g} to"
-            f" {outputs.max():.3g}, which are not probabilities. Use"
-            f" {'logit' if n_outputs == 1 else 'logits'}, or auto."
-        )
-    if kind in ("logit", "logits"):
-        source: LogitsFrom = "the outputs"
-    else:
-        source = "before the activation" if has_logits else "log-odds of the probability"
-    return Head(cast(HeadKind, kind), max(n_outputs, 2), source, forced=choice != "auto")
-
-
-def _head_kind(outputs: np.ndarray, has_logits: bool, activation: str | None) -> str:
-    n_outputs = outputs.shape[1]
-    outputs = outputs[np.isfinite(outputs).all(axis=1)]
-    bounded = bool((outputs >= 0).all() and (outputs <= 1).all())
-    if not has_logits and activation == "linear":
-        return "logit" if n_outputs == 1 else "logits"
-    if n_outputs == 1:
-        return "sigmoid" if has_logits or bounded else "logit"
-    sums_to_one = bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
-    if bounded and sums_to_one and activation != "sigmoid":
-        return "softmax"
-    return _PER_CLASS if has_logits else "logits"
-
-
-def _wrong_head(name: str, kind: str, n_outputs: int) -> str:
-    if kind == _PER_CLASS:
-        return (
-            f"`{name}` has a sigmoid per class, as models for several labels per image do."
-            f" Received: {n_outputs} outputs that do not add up to 1. If one label per image is"
-            " meant, say `--head softmax`."
-        )
-    return (
-        f"`--head {kind}` does not fit `{name}`. Received: a model with {n_outputs} output"
-        f"{'' if n_outputs == 1 else 's'}. Use sigmoid or logit for one output, softmax or logits"
-        " for more."
-    )
-
-
-def _scores_and_logits(raw: tf.Tensor, head: Head) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return probabilities and logits, float32 of shape (n, n_classes), from the raw outputs."""
-    logits = getattr(raw, "_keras_logits", None)
-    raw = tf.cast(raw, tf.float32)
-    if head.kind in ("logit", "logits"):
-        logits = raw
-    elif logits is None or head.logits_from == "log-odds of the probability":
-        tiny = 1e-7
-        clipped = tf.clip_by_value(raw, tiny, 1 - tiny)
-        logits = tf.math.log(clipped) - tf.math.log1p(-clipped)
-    logits = tf.cast(logits, tf.float32)
-    if head.kind in ("sigmoid", "logit"):
-        positive = tf.sigmoid(logits) if head.kind == "logit" else raw
-        return tf.concat([1 - positive, positive], -1), tf.concat([-logits, logits], -1)
-    if head.kind == "logits":
-        return tf.nn.softmax(logits), logits
-    if head.forced:  # A sigmoid per class, read as one label per image: let the scores add up to 1.
-        raw = raw / tf.reduce_sum(raw, axis=-1, keepdims=True)
-    return raw, logits

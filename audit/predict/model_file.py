@@ -8,11 +8,19 @@ import h5py
 
 from audit.errors import ModelError
 
+_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _LFS_HEADER = b"version https://git-lfs"
 
 
 def fingerprint_model_file(path: Path) -> str:
-    """Return the SHA-256 of the file."""
+    """Return the SHA-256 of a file, or of all files in a folder with their relative paths."""
+    if path.is_dir():
+        files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*"))
+        digest = hashlib.sha256()
+        for name in files:
+            if (path / name).is_file():
+                digest.update(f"{name}\0{fingerprint_model_file(path / name)}\0".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -21,12 +29,16 @@ def check_model_file(path: Path) -> None:
     """Refuse a file that cannot be a model, before TensorFlow is loaded.
 
     Raises:
-        ModelError: if it is missing, a folder, a Git LFS pointer, weights only, or something else.
+        ModelError: if it is missing, a folder without a SavedModel, a Git LFS pointer, weights
+            only, or something else.
     """
+    if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
+        return
     if path.is_dir():
         raise ModelError(
-            f"`{path}` is a folder, not a model file. Received: a folder, perhaps a SavedModel."
-            " Give a .keras or .h5 file, as `model.save('model.keras')` writes it."
+            f"`{path}` is a folder without a model. Received: one that holds no saved_model.pb."
+            " Give a .keras or .h5 file, as `model.save('model.keras')` writes it, or the folder of"
+            " a SavedModel."
         )
     if not path.is_file():
         raise ModelError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audit.report.formats import legible
 from audit.report.run_data import records
-from audit.run_folder import FUSED_LAYER, RunFolder
+from audit.run_folder import FUSED_LAYER, OCCLUSION, RunFolder
 
 LAYER_DETAIL = 14
 """Pixels on the longer side of a layer's map on a page; the fused and the last map stay whole."""
@@ -78,8 +78,13 @@ class ShardMaps:
 
 
 def map_layers(layers: pd.DataFrame, detail: int = LAYER_DETAIL) -> tuple[MapLayer, ...]:
-    """Return the kept layers in the model's order, the fused map last, with their size on pages."""
-    kept = layers[layers["kept"]].sort_values("order")
+    """Return the kept layers in the model's order, the fused map last, with their size on pages.
+
+    An occlusion map is shown once, as the fused map: they are the same. A run that stored only the
+    fused map has no other layer.
+    """
+    shown = layers["kept"] & (layers["stored_height"] > 0) & (layers["kind"] != OCCLUSION)
+    kept = layers[shown].sort_values("order")
     is_fused = kept["layer"] == FUSED_LAYER
     kept = pd.concat([kept[~is_fused], kept[is_fused]])
     last = kept.loc[~is_fused, "layer"].iloc[-1] if (~is_fused).any() else None

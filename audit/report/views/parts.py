@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from audit.report.run_data import RunData, records
+from audit.run_folder import OCCLUSION
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Site:
     n_images: int
     n_errors: int
     n_patterns: int
+    by_occlusion: bool
+    """Whether the heat-maps are occlusion maps, which look at no layer."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,13 @@ def make_site(data: RunData) -> Site:
         n_images=int(data.metrics["n_images"]),
         n_errors=len(data.errors),
         n_patterns=len(data.patterns),
+        by_occlusion=maps_method(data.manifest) == OCCLUSION,
     )
+
+
+def maps_method(manifest: Mapping[str, Any]) -> str:
+    """Return how heat-maps were made, or will be as far as is known."""
+    return str(manifest.get("method") or manifest["config"]["method"])
 
 
 def estimate(record: Mapping[str, Any] | None) -> Estimate:

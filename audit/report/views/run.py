@@ -12,7 +12,7 @@ import pandas as pd
 from audit.config import option_name
 from audit.report.run_data import RunData, records
 from audit.report.views.overview import RunWarning, run_warnings
-from audit.report.views.parts import Site, defined, make_site
+from audit.report.views.parts import Site, defined, make_site, maps_method
 
 MAX_FILES = 500
 """So many left-out files are listed; `unreadable.parquet` has them all."""
@@ -57,6 +57,12 @@ METHODS = {
         "Channels weighted by their mean gradient where gradient and activation are positive,"
         " summed, scaled from the lowest value to the highest.",
         "Reiff 2021",
+    ),
+    "occlusion": MethodText(
+        "Model-agnostic: 54 boxes of the image are painted out in turn, each from its surroundings,"
+        " and the model is asked again. A pixel's value is how far the logit of the class falls on"
+        " average over the boxes that hold it; the positive part is kept.",
+        "after Zeiler and Fergus 2014",
     ),
 }
 
@@ -148,7 +154,7 @@ def run_page(data: RunData) -> RunPage:
         notes=tuple(str(note) for note in metrics["notes"]),
         level=float(metrics["level"]),
         resamples=int(metrics["bootstrap"]["resamples"]),
-        method=METHODS[manifest["config"]["method"]],
+        method=METHODS[maps_method(manifest)],
     )
 
 
@@ -157,7 +163,7 @@ def _model_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
     channels = "grey" if size["channels"] == 1 else "RGB"
     return (
         Fact("Model", model["name"]),
-        Fact("Parameters", f"{model['n_parameters']:,}"),
+        Fact("Parameters", f"{model['n_parameters']:,}" if model["n_parameters"] else "unknown"),
         Fact("Input", f"{size['height']} × {size['width']} pixels, {channels}"),
         Fact("Scaling of pixels", size["scaling"], code=True),
         Fact(
@@ -212,7 +218,7 @@ def _layer_row(row: Mapping[str, Any]) -> LayerRow:
         path=str(row["path"]),
         kind=str(row["kind"]),
         size=f"{row['height']} × {row['width']}",
-        stored=f"{row['stored_height']} × {row['stored_width']}" if row["kept"] else "",
+        stored=f"{row['stored_height']} × {row['stored_width']}" if row["stored_height"] else "",
         channels=int(row["channels"]),
         stage=int(row["stage"]),
         is_kept=bool(row["kept"]),
