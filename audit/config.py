@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from audit.errors import ConfigError
 
@@ -161,18 +161,15 @@ class AuditConfig(BaseModel):
             raise ValueError("give at least two different names, such as cats,dogs")
         return names
 
-    @model_validator(mode="after")
-    def _check_fusion(self) -> "AuditConfig":
-        if self.fusion is not None and self.method == "occlusion":
-            raise ValueError(
-                "`--fusion` does not apply to `--method occlusion`, which has no layers"
-            )
-        if self.fusion == "consensus" and self.method != "gradcam":
-            raise ValueError(
-                f"`--fusion consensus` needs `--method gradcam`, and `--method {self.method}` was"
-                " given"
-            )
-        return self
+    @field_validator("fusion")
+    @classmethod
+    def _check_fusion(cls, value: str | None, others: ValidationInfo) -> str | None:
+        method = others.data.get("method")
+        if value is not None and method == "occlusion":
+            raise ValueError("with `--method occlusion` there are no layers to join")
+        if value == "consensus" and method != "gradcam":
+            raise ValueError(f"consensus needs `--method gradcam`, not {method}")
+        return value
 
     @field_validator("memory")
     @classmethod

@@ -37,7 +37,9 @@ from planted_sets import paint_out
 from audit.config import Interpolation
 from audit.errors import AuditError
 from audit.explain.capture import Layer
+from audit.explain.consensus import Consensus, sample_for_consensus
 from audit.explain.maps import Explainer
+from audit.explain.sample import Sampler, learn_from_images
 from audit.predict.dataset import FileSource
 from audit.predict.listing import list_images
 from audit.predict.model import AuditedModel, load_model
@@ -51,6 +53,7 @@ PAINTED_SHARE = 0.2
 NOISE_SIDE = 14
 ARTICLE_LAST, ARTICLE_MEAN = "article's rule, last convolution", "article's rule, all-layer mean"
 PLAIN_LAST, PLAIN_MEAN = "Grad-CAM, last convolution", "Grad-CAM, all-layer mean"
+CONSENSUS = "Grad-CAM, consensus"
 RANDOM = "random"
 
 
@@ -109,6 +112,25 @@ def find_errors(
     return Errors(tuple(paths), np.stack(kept), np.array(probabilities))
 
 
+def learn(
+    model: AuditedModel,
+    images: Path,
+    classes: Sequence[str] | None = None,
+    interpolation: Interpolation = "nearest",
+) -> Consensus:
+    """Learn what the errors agree on, from the images an audit would learn from."""
+    listing = list_images(images, classes)
+    source = FileSource(listing, model.input_size, model.channels, interpolation=interpolation)
+    scores_of = probabilities_of(model)
+    ids, y_pred = [], []
+    for batch_ids, pixels in source.batches(listing.images["image_id"].to_list(), 2 * BATCH):
+        ids += batch_ids.tolist()
+        y_pred += scores_of(pixels).numpy().argmax(axis=1).tolist()
+    predictions = listing.images.set_index("image_id").loc[ids].reset_index().assign(y_pred=y_pred)
+    sample = sample_for_consensus(predictions, seed=0)
+    return learn_from_images(Sampler(model), source, sample, BATCH)
+
+
 def probabilities_of(model: AuditedModel) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the function from pixels to the probabilities of both classes."""
     return tf.function(lambda pixels: model.call(pixels).scores, autograph=False)
@@ -156,7 +178,7 @@ def compared_maps(
     """Return the maps that the claim is about, and noise, for the second class.
 
     Args:
-        by_rule: explainers for "article" and "gradcam".
+        by_rule: explainers for "article", "gradcam" and, if it is asked for, "consensus".
         pixels: float32 of shape (n, height, width, channels).
 
     Returns:
@@ -178,6 +200,14 @@ def compared_maps(
                 batches.append((found[last], found[FUSED_LAYER]))
         maps[last_name] = np.stack([own for own, _ in batches])
         maps[mean_name] = np.stack([mean for _, mean in batches])
+    if "consensus" in by_rule:
+        blocks = []
+        for start in range(0, len(pixels), BATCH):
+            batch = pixels[start : start + BATCH]
+            ones = np.ones((len(batch), 2), int)
+            fused = by_rule["consensus"].explain(tf.constant(batch), ones).groups[-1]
+            blocks.append(fused.cams[:, :, :, 0, 0])
+        maps[CONSENSUS] = np.concatenate(blocks)
     return maps
 
 
@@ -343,6 +373,8 @@ def claim_table(judged: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
         "article's rule, mean − last": (ARTICLE_MEAN, ARTICLE_LAST),
         "Grad-CAM, mean − last": (PLAIN_MEAN, PLAIN_LAST),
     }
+    if CONSENSUS in judged:
+        pairs["Grad-CAM, consensus − last"] = (CONSENSUS, PLAIN_LAST)
     for title, (mean, last) in pairs.items():
         gains = [judged[mean][metric] - judged[last][metric] for metric in shown]
         rows.append([title, *(_cell(gain, "+") for gain in gains)])
@@ -401,7 +433,12 @@ def draw_pictures(
 
 
 def run(
-    model: AuditedModel, errors: Errors, out: Path, image: str | None, masks: Path | None
+    model: AuditedModel,
+    errors: Errors,
+    consensus: Consensus,
+    out: Path,
+    image: str | None,
+    masks: Path | None,
 ) -> list[str]:
     """Write the pictures of one error and return the tables over all of them.
 
@@ -412,6 +449,7 @@ def run(
         rule: Explainer(model, method=rule, fusion=fusion, keep_maps="full")
         for rule, fusion in (("article", "article"), ("gradcam", "mean"))
     }
+    by_rule["consensus"] = Explainer(model, consensus=consensus, keep_maps="fused")
     order = np.arange(len(errors.paths))
     size, found = model.input_size, None
     if masks is not None:
@@ -471,7 +509,9 @@ def main() -> None:
     try:
         model = load_model(arguments.model)
         errors = find_errors(model, arguments.images, classes, arguments.interpolation)
-        print("\n".join(run(model, errors, arguments.out, arguments.image, arguments.masks)))
+        consensus = learn(model, arguments.images, classes, arguments.interpolation)
+        image, masks = arguments.image, arguments.masks
+        print("\n".join(run(model, errors, consensus, arguments.out, image, masks)))
     except AuditError as exc:
         sys.exit(str(exc))
 

@@ -8,8 +8,9 @@ import cv2
 import drawn_set
 import numpy as np
 import pytest
-from article import ARTICLE_LAST, ARTICLE_MEAN, PLAIN_LAST, PLAIN_MEAN, RANDOM
+from article import ARTICLE_LAST, ARTICLE_MEAN, CONSENSUS, PLAIN_LAST, PLAIN_MEAN, RANDOM
 
+from audit.explain.consensus import Consensus
 from audit.explain.maps import Explainer
 from audit.predict.model import AuditedModel, load_model
 from audit.report.images import colour_table
@@ -61,15 +62,19 @@ def test_the_engines_mean_is_the_mean_of_the_heats_shown(
         np.testing.assert_allclose(heats.mean, expected, atol=2 / 255)  # Stored in a byte, twice.
 
 
-def test_what_fools_the_model_is_what_the_maps_show(model: AuditedModel, errors: article.Errors):
+def test_what_fools_the_model_is_what_the_maps_show(
+    model: AuditedModel, errors: article.Errors, consensus: Consensus
+):
     by_rule = {
         "article": Explainer(model, method="article", fusion="article", keep_maps="full"),
         "gradcam": Explainer(model, method="gradcam", fusion="mean", keep_maps="full"),
+        "consensus": Explainer(model, consensus=consensus),
     }
     maps = article.compared_maps(by_rule, errors.pixels)
     masks = np.stack([RED_SQUARE] * len(errors.paths))
     judged = article.judge(article.probabilities_of(model), errors.pixels, maps, masks)
-    assert set(judged) == {RANDOM, ARTICLE_LAST, ARTICLE_MEAN, PLAIN_LAST, PLAIN_MEAN}
+    named = {RANDOM, ARTICLE_LAST, ARTICLE_MEAN, PLAIN_LAST, PLAIN_MEAN, CONSENSUS}
+    assert set(judged) == named
     for kind in set(judged) - {RANDOM}:
         assert judged[kind]["ap"].min() > 0.8, kind
         assert judged[kind]["pointing"].min() == 1, kind
@@ -156,13 +161,20 @@ def test_an_animation_comes_back_frame_by_frame(tmp_path: Path):
         assert np.abs(middle - frame[100, 100]).max() <= 8  # A GIF has 256 colours.
 
 
-def test_a_whole_run_on_drawn_images(model: AuditedModel, errors: article.Errors, tmp_path: Path):
+@pytest.fixture(scope="module")
+def consensus(model: AuditedModel, drawn_data: Path) -> Consensus:
+    return article.learn(model, drawn_data, interpolation="bilinear")
+
+
+def test_a_whole_run_on_drawn_images(
+    model: AuditedModel, errors: article.Errors, consensus: Consensus, tmp_path: Path
+):
     (tmp_path / "masks" / "left").mkdir(parents=True)
     for path in errors.paths[:5]:
         mask = RED_SQUARE.astype(np.uint8) * 255
         assert cv2.imwrite(str((tmp_path / "masks" / path).with_suffix(".png")), mask)
     out = tmp_path / "out"
-    lines = article.run(model, errors, out, "left/fooled-03.png", tmp_path / "masks")
+    lines = article.run(model, errors, consensus, out, "left/fooled-03.png", tmp_path / "masks")
     assert lines[0].startswith("`left/fooled-03.png`, probability ")
     assert "5 errors; the last convolution is `blobs`:" in lines
     assert "| 32 × 32 | 1 | 0 |" in "\n".join(lines)
@@ -170,21 +182,27 @@ def test_a_whole_run_on_drawn_images(model: AuditedModel, errors: article.Errors
         assert cv2.imread(str(out / name)).std() > 20
     assert (out / "layers.gif").stat().st_size < 300_000
     again = tmp_path / "again"
-    assert article.run(model, errors, again, "left/fooled-03.png", tmp_path / "masks") == lines
+    assert (
+        article.run(model, errors, consensus, again, "left/fooled-03.png", tmp_path / "masks")
+        == lines
+    )
     for path in out.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
-    without_masks = article.run(model, errors, out, None, None)
+    without_masks = article.run(model, errors, consensus, out, None, None)
     assert "8 errors; the last convolution is `blobs`:" in without_masks
     assert "pixel AP" not in "\n".join(without_masks)
 
 
 def test_what_is_missing_is_said(
-    model: AuditedModel, errors: article.Errors, drawn_data: Path, tmp_path: Path
+    model: AuditedModel,
+    errors: article.Errors,
+    consensus: Consensus,
+    tmp_path: Path,
 ):
     with pytest.raises(SystemExit, match="is not an error that counts"):
-        article.run(model, errors, tmp_path, "left/plain-09.png", None)
+        article.run(model, errors, consensus, tmp_path, "left/plain-09.png", None)
     with pytest.raises(SystemExit, match="No error has a mask"):
-        article.run(model, errors, tmp_path, None, tmp_path)
+        article.run(model, errors, consensus, tmp_path, None, tmp_path)
     right = tmp_path / "val"
     for number in range(2):
         for name in drawn_set.CLASS_NAMES:

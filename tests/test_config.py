@@ -147,3 +147,16 @@ def test_a_broken_toml_file_is_refused(tmp_path, content):
 
 def test_a_missing_toml_file_is_refused(tmp_path):
     assert "No such file" in refusal({}, tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("fusion", "method", "says"),
+    [
+        ("consensus", "hirescam", "consensus needs `--method gradcam`, not hirescam"),
+        ("mean", "occlusion", "no layers to join"),
+    ],
+)
+def test_a_fusion_that_a_method_cannot_have_is_refused(fusion, method, says):
+    with pytest.raises(ConfigError, match=f"`--fusion` cannot be used: .*{says}"):
+        make_config({"fusion": fusion, "method": method})
+    assert make_config({"fusion": "mean", "method": "hirescam"}).fusion == "mean"

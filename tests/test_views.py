@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_fixture import EMPTY_ERROR, HOSTILE_PATH, Sizes, write_run
 
-from audit.config import Method
+from audit.config import Fusion, Method
 from audit.errors import RunFolderError
 from audit.report.maps import map_layers, shard_maps
 from audit.report.run_data import read_run, read_top_scores
@@ -252,5 +252,6 @@ def test_names_of_files_are_made_of_integers(data):
     assert all(HOSTILE_PATH not in (thumb.photo or "") for thumb in thumbs)
 
 
-def test_every_method_is_put_into_words():
+def test_every_method_and_fusion_is_put_into_words():
     assert sorted(run.METHODS) == sorted(get_args(Method))
+    assert sorted(run.FUSIONS) == sorted(get_args(Fusion))

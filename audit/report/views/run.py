@@ -67,6 +67,25 @@ METHODS = {
 }
 
 
+FUSIONS = {
+    "consensus": MethodText(
+        "The fused map weighs channels by their mean gradient over up to 48 errors of the class,"
+        " mixed with the image's own, and layers by how well they follow the logit over these and"
+        " as many correct images. Sizes are joined as the square of the mean square root, along the"
+        " edges of the image.",
+        "Choice of this program; edges: He et al. 2013",
+    ),
+    "mean": MethodText(
+        "The fused map is the mean of the maps of all layers, each divided by its own peak.", ""
+    ),
+    "article": MethodText(
+        "The fused map is the mean of the maps of all layers, each scaled from its lowest value to"
+        " its highest.",
+        "Reiff 2021",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Fact:
     """A name and a value, shown side by side. `code` marks what a program reads."""
@@ -130,6 +149,7 @@ class RunPage:
     level: float
     resamples: int
     method: MethodText
+    fusion: MethodText | None
 
 
 def run_page(data: RunData) -> RunPage:
@@ -155,6 +175,7 @@ def run_page(data: RunData) -> RunPage:
         level=float(metrics["level"]),
         resamples=int(metrics["bootstrap"]["resamples"]),
         method=METHODS[maps_method(manifest)],
+        fusion=FUSIONS.get(manifest.get("fusion") or ""),
     )
 
 
