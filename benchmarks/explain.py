@@ -40,7 +40,18 @@ MODELS = {
     "vgg16": "VGG16",
     "nested": "nested MobileNetV2 alpha 0.35",
 }
-PEERS = ("tf-keras-vis", "xplique")
+PEERS = {
+    "tf-keras-vis": ("deprecated", "imageio"),
+    "xplique": (
+        "deprecated",
+        "einops",
+        "matplotlib",
+        "scikit-image",
+        "tensorflow-probability",
+        "tf-keras",
+    ),
+}
+"""Other libraries and what they need. xplique asks for an older TensorFlow; it gets ours."""
 PASSES = ("bare", "one", "two")
 N_SAMPLED = 4
 """So many layers, evenly spread, stand for all of them where a method goes layer by layer."""
@@ -399,10 +410,10 @@ def compare_peers() -> None:
     )["purelib"]
     # TensorFlow is taken from here, so that both sides run the same one.
     Path(site, "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    for peer in PEERS:
-        install = [str(python), "-m", "pip", "install", "--quiet", peer]
-        commands = (install, [str(python), __file__, "--peer", peer])
-        for command in commands:
+    install = [str(python), "-m", "pip", "install", "--quiet"]
+    for peer, needs in PEERS.items():
+        run = [str(python), __file__, "--peer", peer]
+        for command in ([*install, "--no-deps", peer], [*install, *needs], run):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 lines = [line for line in done.stderr.splitlines() if line.strip()]

@@ -87,7 +87,7 @@
       view.element.style.setProperty("--grey", Math.min(1, state.opacity / 50));
       paintHeat(node, heat, height, width, state.colours, state.opacity / 100);
       node.hidden = share === 0;
-      sayEmpty(view.element, share === 0, layer === last && view.layer !== "chosen" ? "No layer" : "Nothing in this layer", names[role]);
+      sayEmpty(view.element, share === 0, whatIsEmpty(layer === last && view.layer !== "chosen"), names[role]);
     }
   }
 
@@ -97,7 +97,7 @@
     const { node, height, width } = mask.canvas;
     const seen = paintMask(node, enlarge(map, 1, height, width), height, width, state.threshold / 100);
     node.hidden = empty;
-    sayEmpty(mask.element, empty, "Nothing in this layer", names[state.role]);
+    sayEmpty(mask.element, empty, whatIsEmpty(false), names[state.role]);
     byId("mask-share").textContent = empty ? "none" : `${shareText(seen)} of the image`;
     byId("threshold-text").textContent = `${state.threshold}\u202f%`;
   }
@@ -107,6 +107,12 @@
     if (Number(text) === 0 && share > 0) return "<\u202f0.1\u202f%";
     if (Number(text) >= 100 && share < 1) return ">\u202f99.9\u202f%";
     return `${text}\u202f%`;
+  }
+
+  // An occlusion map stands alone: it is of no layer.
+  function whatIsEmpty(ofAll) {
+    if (last === 0) return "Nothing";
+    return ofAll ? "No layer" : "Nothing in this layer";
   }
 
   function sayEmpty(element, empty, what, name) {
