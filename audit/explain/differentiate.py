@@ -20,8 +20,8 @@ BYTES_PER_BYTE = 1.5
 """Memory that a batch takes over the bytes of all explained activations.
 
 By how much memory grew at most, as `benchmarks/explain.py` measures it for two classes, was between
-0.59 (a nested MobileNetV2, one output) and 1.44 (VGG16, batch of 16) of them: the latter, rounded
-up.
+0.39 (ResNet50) and 1.44 (VGG16, batch of 16) of them: the latter, rounded up. For `gradcam`; other
+methods take more, see `Explainer`.
 """
 
 
