@@ -645,3 +645,20 @@ def test_memory_does_not_grow_over_many_images():
 
     after_warm_up = explain(100)
     assert explain(500) - after_warm_up < 20_000  # kB; a leak of one map a batch would be more
+
+
+def test_grouped_convolutions_which_keras_compiles_are_explained():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            keras.layers.Conv2D(4, 3, name="whole"),
+            keras.layers.Conv2D(4, 3, groups=2, name="grouped"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    pixels = draw_pixels(2, 12).astype(np.float32)
+    explained = Explainer(wrap_model(model)).explain(tf.constant(pixels), np.array([[0, 1]] * 2))
+    np.testing.assert_allclose(explained.scores, tf.nn.softmax(model(pixels)), atol=1e-5)
+    assert explained.groups[-1].cams.max() == 255

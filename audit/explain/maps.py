@@ -29,7 +29,6 @@ from audit.explain.gradcam import (
     resize_maps,
 )
 from audit.explain.linear import ChannelSums, MeanGradients, WeightProducts
-from audit.predict.inference import with_constant_weights
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import FUSED_LAYER
@@ -39,8 +38,6 @@ STORED_SIDE = 28
 STORED_BYTES = 60_000
 """What the maps of all layers may take for one image and class, a byte per pixel."""
 _LEAST_STORED_SIDE = 4
-_MOST_CONSTANT_WEIGHTS = 1 << 26
-"""Larger models keep their variables: the copy would take more memory than it saves time."""
 _BYTES_OF_OTHER_METHODS = 2
 """They keep products of whole activations and gradients: with VGG16, measured, `gradcam++` takes
 2.0 times what `gradcam` does and `hirescam` 1.3 times."""
@@ -150,7 +147,7 @@ class Explainer:
         """
         if not self.model.has_one_output and (classes[:, :1] == classes).all():
             classes = classes[:, :1]  # One backward pass is enough.
-        pixels = tf.convert_to_tensor(pixels, tf.float32)  # Frozen, it takes only tensors.
+        pixels = tf.convert_to_tensor(pixels, tf.float32)
         found = self._function(classes.shape[1])(pixels, tf.constant(classes, tf.int32))
         scores, *pairs = tf.nest.flatten(found)
         maps = tuple(
@@ -167,13 +164,10 @@ class Explainer:
         """Return the model traced for so many explained classes, and any number of images."""
         if n_classes not in self._functions:
             explain = tf.function(self._trace, jit_compile=False, autograph=False)
-            traced = explain.get_concrete_function(
+            self._functions[n_classes] = explain.get_concrete_function(
                 tf.TensorSpec((None, *self.model.input_size, self.model.channels), tf.float32),
                 tf.TensorSpec((None, n_classes), tf.int32),
             )
-            n_weights = sum(variable.shape.num_elements() for variable in traced.variables)
-            is_small = n_weights <= _MOST_CONSTANT_WEIGHTS
-            self._functions[n_classes] = with_constant_weights(traced) if is_small else traced
         return self._functions[n_classes]
 
     def signed_maps(

@@ -109,10 +109,15 @@ def with_constant_weights(traced: Any) -> Callable[..., tuple[tf.Tensor, tf.Tens
     n_bytes = sum(
         variable.shape.num_elements() * variable.dtype.size for variable in traced.variables
     )
-    changes_variables = any(
-        "Assign" in operation.type for operation in traced.graph.get_operations()
+    operations = traced.graph.get_operations()
+    changes_variables = any("Assign" in operation.type for operation in operations)
+    compiles = any(  # Keras compiles grouped convolutions; their gradients cannot be folded.
+        operation.node_def.attr["_XlaMustCompile"].b
+        for operation in operations
+        if operation.type.endswith("PartitionedCall")
     )
-    if n_bytes > _MOST_CONSTANT_BYTES or changes_variables or tf.config.list_logical_devices("GPU"):
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    if n_bytes > _MOST_CONSTANT_BYTES or changes_variables or compiles or on_gpu:
         return traced
     frozen = convert_variables_to_constants_v2(traced)
     return lambda *inputs: tuple(frozen(*inputs))
