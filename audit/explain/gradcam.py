@@ -73,7 +73,9 @@ def hires_cam(activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tensor) -> 
     Returns:
         Shape (n, height, width), signed.
 
-    Source: Draelos and Carin 2020. https://arxiv.org/abs/2011.08891
+    At each place (i, j): Σₖ ∂y/∂Aₖ(i, j) · Aₖ(i, j).
+
+    Source: Draelos and Carin 2020, the definition of HiResCAM. https://arxiv.org/abs/2011.08891
     """
     return sign[:, None, None] * tf.reduce_sum(activations * gradients, axis=-1)
 
@@ -83,7 +85,9 @@ def layer_cam(activations: tf.Tensor, gradients: tf.Tensor, sign: tf.Tensor) -> 
 
     Args and returns as in `hires_cam`.
 
-    Source: Jiang et al. 2021, "LayerCAM". https://doi.org/10.1109/TIP.2021.3089943
+    At each place (i, j): Σₖ ReLU(∂y/∂Aₖ(i, j)) · Aₖ(i, j), before the final ReLU.
+
+    Source: Jiang et al. 2021, the definition of LayerCAM. https://doi.org/10.1109/TIP.2021.3089943
     """
     positive = tf.nn.relu(sign[:, None, None, None] * gradients)
     return tf.reduce_sum(activations * positive, axis=-1)
