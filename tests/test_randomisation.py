@@ -4,7 +4,6 @@ Source: Adebayo et al. 2018, "Sanity Checks for Saliency Maps": cascading random
 layer down. https://arxiv.org/abs/1810.03292
 """
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -14,7 +13,6 @@ import pytest
 import tensorflow as tf
 from scipy.stats import spearmanr
 
-from audit.explain import maps
 from audit.explain.consensus import learn_consensus
 from audit.explain.maps import Explainer
 from audit.explain.occlusion import OcclusionExplainer
@@ -145,17 +143,13 @@ class Randomised:
 
 
 @pytest.fixture(scope="module")
-def hidden() -> Iterator[Randomised]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "with_constant_weights", lambda traced: traced)
-        yield Randomised("hidden")
+def hidden() -> Randomised:
+    return Randomised("hidden")
 
 
 @pytest.fixture(scope="module")
-def bright() -> Iterator[Randomised]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "with_constant_weights", lambda traced: traced)
-        yield Randomised("bright")
+def bright() -> Randomised:
+    return Randomised("bright")
 
 
 GRADIENT_METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "article")
