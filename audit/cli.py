@@ -159,7 +159,7 @@ def inspect(model: Path, head: str, output: str | None, trust_model_code: bool) 
     audited = load_model(model, head=head, output=output, trust_model_code=trust_model_code)
     explainer = make_explainer(audited)
     height, width = audited.input_size
-    outputs = 1 if audited.head.kind in ("sigmoid", "logit") else audited.head.n_classes
+    outputs = 1 if audited.has_one_output else audited.head.n_classes
     size = f"{audited.n_parameters:,} parameters" if audited.n_parameters else "parameters unknown"
     click.echo(f"model       {audited.name}, {size}")
     click.echo(

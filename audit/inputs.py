@@ -66,11 +66,10 @@ class Inputs:
     @cached_property
     def model(self) -> "AuditedModel":
         prepare_tensorflow()
+        from audit.predict.dataset import DatasetSource
         from audit.predict.model import load_model, wrap_model
 
         config = self.config
-        from audit.predict.dataset import DatasetSource
-
         live = not isinstance(self.data_input, Path)
         shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
         if isinstance(self.model_input, Path):

@@ -26,9 +26,7 @@ OCCLUSION = "occlusion"
 """The `layer` of a map that looks at no layer, its kind, and the method that makes it."""
 
 SCHEMAS = {
-    "unreadable": pa.schema(
-        [("path", pa.string()), ("kind", pa.string()), ("reason", pa.string())]
-    ),
+    "unreadable": pa.schema([(name, pa.string()) for name in ("path", "kind", "reason")]),
     "explanations": pa.schema(
         [
             ("image_id", pa.int64()),

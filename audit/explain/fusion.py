@@ -46,7 +46,7 @@ class MapStack:
         return tf.math.is_finite(self.peaks)
 
 
-Fusion = Callable[[Sequence[MapStack], tuple[int, int], tuple[int, int]], tf.Tensor]
+FusionRule = Callable[[Sequence[MapStack], tuple[int, int], tuple[int, int]], tf.Tensor]
 """A way to join layers, called with the stacks, (height, width) of the image and of the result.
 
 It returns float32 of shape (n, k, height, width), >= 0. Maps that are not finite or the same
@@ -119,7 +119,7 @@ def article_mean_over_layers(
     return resize_maps(tf.math.divide_no_nan(total, n_layers[..., None, None]), size)
 
 
-FUSIONS: dict[str, Fusion] = {
+FUSIONS: dict[str, FusionRule] = {
     "mean": mean_over_layers,
     "article": article_mean_over_layers,
 }

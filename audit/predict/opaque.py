@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from audit.errors import ModelError
-from audit.predict.tracing import observe_operations
+from audit.predict.tracing import all_layers, observe_operations
 
 _SIGNATURES = ("serving_default", "serve")
 _NOISE_IMAGES = 2
@@ -203,7 +203,7 @@ def holds_opaque_layer(model: Any) -> bool:
         return False
     return any(
         isinstance(layer, _OPAQUE_LAYERS) or not type(layer).__module__.startswith("keras.")
-        for layer in model._flatten_layers()  # `layers` has no layers of layers.
+        for layer in all_layers(model)
     )
 
 
