@@ -18,81 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audit.errors import RunFolderError
+from audit.schemas import SCHEMAS
 
 FORMAT_VERSION = 1
 FUSED_LAYER = "fused"
 """The `layer` of the map that joins all layers; it has a row of its own in `layers.parquet`."""
 OCCLUSION = "occlusion"
 """The `layer` of a map that looks at no layer, its kind, and the method that makes it."""
-
-SCHEMAS = {
-    "unreadable": pa.schema([(name, pa.string()) for name in ("path", "kind", "reason")]),
-    "explanations": pa.schema(
-        [
-            ("image_id", pa.int64()),
-            ("explained_class", pa.int32()),
-            ("layer", pa.string()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("peak", pa.float32()),
-            ("cam", pa.binary()),
-        ]
-    ),
-    "thumbnails": pa.schema(
-        [
-            ("image_id", pa.int64()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("jpeg", pa.binary()),
-        ]
-    ),
-    "consensus": pa.schema(
-        [
-            ("layer", pa.string()),
-            ("explained_class", pa.int32()),
-            ("n_images", pa.int32()),
-            ("reliability", pa.float32()),
-            ("is_new", pa.bool_()),
-            ("channels", pa.list_(pa.float32())),
-        ]
-    ),
-    "layers": pa.schema(
-        [
-            ("layer", pa.string()),
-            ("path", pa.string()),
-            ("kind", pa.string()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("channels", pa.int32()),
-            ("stored_height", pa.int32()),
-            ("stored_width", pa.int32()),
-            ("stage", pa.int32()),
-            ("order", pa.int32()),
-            ("kept", pa.bool_()),
-            ("reason", pa.string()),
-        ]
-    ),
-}
-"""Columns of the tables whose columns are always the same; the others follow from their frame."""
-
-
-def predictions_schema(n_classes: int) -> pa.Schema:
-    """Columns of a predictions shard; `scores` holds `n_classes` probabilities in class order."""
-    return pa.schema(
-        [
-            ("image_id", pa.int64()),
-            ("y_pred", pa.int32()),
-            ("p_true", pa.float32()),
-            ("p_pred", pa.float32()),
-            ("margin", pa.float32()),
-            ("scores", pa.list_(pa.float32(), n_classes)),
-        ]
-    )
-
-
-def embeddings_schema(width: int) -> pa.Schema:
-    """Columns of an embeddings shard; `embedding` is the input of the classifier head."""
-    return pa.schema([("image_id", pa.int64()), ("embedding", pa.list_(pa.float32(), width))])
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ from audit.predict.metrics import compute_metrics
 from audit.run_folder import (
     FORMAT_VERSION,
     FUSED_LAYER,
-    SCHEMAS,
     Receipt,
     RunFolder,
     fixed_list,
-    predictions_schema,
     to_arrow,
 )
+from audit.schemas import SCHEMAS, predictions_schema
 
 HOSTILE_NAMES = (
     '</script><script>document.title="stolen"</script>',

@@ -14,19 +14,17 @@ from audit.errors import RunFolderError
 from audit.run_folder import (
     FORMAT_VERSION,
     FUSED_LAYER,
-    SCHEMAS,
     Receipt,
     RunFolder,
     ShardSpec,
     decode_cam,
-    embeddings_schema,
     fixed_list,
-    predictions_schema,
     to_arrow,
     write_bytes,
     write_json,
     write_parquet,
 )
+from audit.schemas import SCHEMAS, embeddings_schema, predictions_schema
 
 SPEC = ShardSpec("predictions", 0, (3, 4, 9))
 HOSTILE = ["</script><b>", "a\0b", "Ünï ☃ 😀", "\"quote' \\", "line\nbreak", "../up", "=1+1", ""]

@@ -20,7 +20,7 @@ import tensorflow as tf
 from audit.explain.capture import Layer
 from audit.explain.gradcam import resize_maps
 from audit.explain.guided_filter import follow_edges
-from audit.run_folder import SCHEMAS
+from audit.schemas import SCHEMAS
 
 SAMPLE_SIZE = 48
 """Errors that are learnt from, and as many correct images."""

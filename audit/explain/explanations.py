@@ -19,7 +19,8 @@ from audit.explain.maps import BatchMaps, Explainer, fit_into
 from audit.explain.occlusion import OcclusionExplainer
 from audit.predict.dataset import ImageSource
 from audit.predict.tracing import computes_in_half
-from audit.run_folder import FUSED_LAYER, SCHEMAS, Receipt, RunFolder, ShardSpec
+from audit.run_folder import FUSED_LAYER, Receipt, RunFolder, ShardSpec
+from audit.schemas import SCHEMAS
 
 THUMBNAIL_SIDE = 320
 """Longest side of a thumbnail in pixels; smaller inputs are kept as they are."""

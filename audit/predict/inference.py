@@ -19,14 +19,8 @@ from audit.errors import ModelError
 from audit.predict.dataset import ImageSource
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
-from audit.run_folder import (
-    Receipt,
-    RunFolder,
-    ShardSpec,
-    embeddings_schema,
-    fixed_list,
-    predictions_schema,
-)
+from audit.run_folder import Receipt, RunFolder, ShardSpec, fixed_list
+from audit.schemas import embeddings_schema, predictions_schema
 
 _FIRST_IMAGES = 48
 _CLEAR_LEAD = 0.05

@@ -1,0 +1,54 @@
+"""What every stage is given: the inputs, the run folder, the manifest, and ways to speak."""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from audit.config import AuditConfig
+from audit.inputs import Inputs
+from audit.manifest import STAGES
+from audit.run_folder import RunFolder
+
+logger = logging.getLogger("audit")
+
+
+@dataclass
+class Context:
+    """One audit under way.
+
+    Attributes:
+        manifest: the content of `manifest.json`; a stage that changes it calls `save_manifest`.
+        progress: whether to show progress bars and warnings on stderr.
+    """
+
+    inputs: Inputs
+    folder: RunFolder
+    config: AuditConfig
+    progress: bool
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.inputs.listing.class_names
+
+    def save_manifest(self) -> None:
+        self.folder.write_manifest(self.manifest)
+
+    def warn(self, kind: str, text: str) -> None:
+        """Say something that the user must not miss: on stderr, in the log, manifest and report."""
+        entry = {"kind": kind, "text": text}
+        if entry not in self.manifest["warnings"]:
+            self.manifest["warnings"].append(entry)
+        logger.warning(text)
+        if self.progress:
+            tqdm.write(f"WARNING: {text}", file=sys.stderr)
+
+    def bar(self, stage: str, total: int, unit: str = "images") -> "tqdm[Any]":
+        """Return a progress bar that says which stage of how many this is."""
+        label = f"{stage} (stage {STAGES.index(stage) + 1} of {len(STAGES)})"
+        return tqdm(
+            total=total, desc=label, unit=f" {unit}", disable=not self.progress, file=sys.stderr
+        )

@@ -1,0 +1,122 @@
+"""From predictions to heat-maps of errors and controls: the stage explain."""
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from audit.engines.local import cut_shards, run_shards
+from audit.predict.devices import prepare_tensorflow
+from audit.run_folder import OCCLUSION
+from audit.stages.context import Context
+
+if TYPE_CHECKING:
+    from audit.explain.consensus import Consensus
+    from audit.explain.maps import Explainer
+    from audit.explain.occlusion import OcclusionExplainer
+
+logger = logging.getLogger("audit")
+
+
+def explain(audit: Context) -> None:
+    """Make the maps of every error and control, shard by shard."""
+    prepare_tensorflow()
+    from audit.explain.explanations import ExplainWorker, explain_shard, layers_table
+
+    folder, inputs = audit.folder, audit.inputs
+    predictions = folder.read_predictions()
+    explained = choose_explained(audit, predictions)
+    specs = cut_shards("explanations", explained["image_id"], audit.config.explain_shard_size)
+    stored = predictions.set_index("image_id")[["y_true", "y_pred", "p_pred"]]
+
+    def make_worker() -> ExplainWorker:
+        return ExplainWorker(
+            folder,
+            inputs.source,
+            explainer(),
+            stored,
+            explain_batch_size(audit, explainer().image_bytes),
+            bar.update,
+            lambda batch_size: on_halved(audit, batch_size),
+        )
+
+    @cache  # Made, and the consensus learnt, only where a shard is missing.
+    def explainer() -> "Explainer | OcclusionExplainer":
+        return inputs.make_explainer(_consensus(audit, predictions))
+
+    if not folder.table_path("layers").is_file():
+        made = explainer()
+        _describe_maps(audit, made.method, made.fusion)
+        folder.write_table("layers", layers_table(made.layers, made.fused_size, made.stored_side))
+    with audit.bar("explain", len(explained)) as bar:
+        receipts = run_shards(folder, specs, explain_shard, make_worker, bar.update)
+    left_out = [entry for receipt in receipts for entry in receipt.left_out]
+    if left_out:
+        audit.warn(
+            "unexplained",
+            f"{len(left_out)} images were predicted but could not be read again to be"
+            f" explained, the first because {left_out[0][1]}.",
+        )
+
+
+def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the errors and controls of this run; the same at every call."""
+    from audit.explain.selection import select_explained
+
+    return select_explained(predictions, n_controls=audit.config.controls, seed=audit.config.seed)
+
+
+def explain_batch_size(audit: Context, image_bytes: int) -> int:
+    """Choose how many images are explained at once; a resumed run keeps to it."""
+    from audit.explain.memory import choose_batch_size, free_memory
+
+    if audit.manifest["explain_batch_size"] is None:
+        audit.manifest["explain_batch_size"] = choose_batch_size(
+            audit.config.memory, free_memory(), image_bytes, audit.config.explain_batch_size
+        )
+        audit.save_manifest()
+    return int(audit.manifest["explain_batch_size"])
+
+
+def on_halved(audit: Context, batch_size: int) -> None:
+    """Remember, and say, that memory sufficed for fewer images at once."""
+    audit.manifest["explain_batch_size"] = batch_size
+    audit.warn(
+        "memory",
+        f"Memory did not suffice: from here on, {batch_size} images are explained at once. Give"
+        " less with `--memory` or `--explain-batch-size` another time.",
+    )
+    audit.save_manifest()
+
+
+def _consensus(audit: Context, predictions: pd.DataFrame) -> "Consensus | None":
+    """Learn what the errors agree on, once; `None` where layers are joined in another way."""
+    from audit.explain.consensus import Consensus, sample_for_consensus
+    from audit.explain.sample import learn_from_images
+
+    sampler = audit.inputs.make_sampler()
+    if sampler is None:
+        return None
+    if not audit.folder.table_path("consensus").is_file():
+        sample = sample_for_consensus(predictions, audit.config.seed)
+        logger.info("learning from %d images what the maps have in common", len(sample))
+        batch_size = explain_batch_size(audit, sampler.image_bytes)
+        consensus = learn_from_images(sampler, audit.inputs.source, sample, batch_size)
+        audit.folder.write_table("consensus", consensus.to_frame())
+    return Consensus.from_frame(audit.folder.read_table("consensus"))
+
+
+def _describe_maps(audit: Context, method: str, fusion: str | None) -> None:
+    """Put into the manifest how maps are made; say so if it is not what was asked for."""
+    audit.manifest |= {"method": method, "fusion": fusion}
+    if method == OCCLUSION and (audit.config.method, audit.config.layers) != (method, "all"):
+        model = audit.inputs.model
+        reason = f"`{model.name}` is {model.opaque}. They" if model.opaque else "they"
+        audit.warn(
+            "occlusion",
+            f"The heat-maps are occlusion maps, not Grad-CAM: {reason} say how far the logit of"
+            " a class falls when a part of the image is painted out. There are no layers, and"
+            " `--layers` does not apply.",
+        )
+    audit.save_manifest()

@@ -1,0 +1,16 @@
+"""The columns that users and other programs read."""
+
+import pyarrow as pa
+
+from audit.schemas import SCHEMAS, embeddings_schema, predictions_schema
+
+
+def test_scores_and_embeddings_are_lists_of_one_length():
+    assert predictions_schema(3).field("scores").type == pa.list_(pa.float32(), 3)
+    assert embeddings_schema(5).field("embedding").type == pa.list_(pa.float32(), 5)
+
+
+def test_every_table_of_images_begins_with_the_image_id():
+    for schema in (predictions_schema(2), embeddings_schema(4), SCHEMAS["explanations"]):
+        assert schema.names[0] == "image_id"
+        assert schema.field("image_id").type == pa.int64()
