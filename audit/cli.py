@@ -14,6 +14,8 @@ from audit.errors import AuditError
 
 EXIT_ERROR = 1
 EXIT_LEFT_OUT = 3
+SHOWN = 5
+"""Findings, and targets, that a terminal shows."""
 
 
 class _Commands(click.Group):
@@ -131,6 +133,66 @@ def show(run_folder: Path, as_json: bool) -> None:
         click.echo(summary["report"] or "no report yet")
 
 
+@main.command(short_help="Find more images like a target's, in a pool without labels.")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--target", required=True, help="The id of a target of RUN, such as T1.")
+@click.option(
+    "--pool",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder of images, which may lie in folders of their own.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How many images are listed and shown.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the search is kept.  [default: find/TARGET in RUN]",
+)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Where the model of RUN is now.  [default: where it was]",
+)
+def find(
+    run_folder: Path, target: str, pool: Path, top: int, out: Path | None, model: Path | None
+) -> None:
+    """Rank the images of a pool by how like they are to those of a target of RUN.
+
+    For a target that rests on a focus pattern, an image is like it if some place in it looks to the
+    model like what it looked at in the target's images; otherwise whole images are compared. Writes
+    a table and a contact sheet; a search that was stopped goes on. The last line printed is the
+    contact sheet's path.
+
+    \b
+    Example:
+        gradcam-audit find runs/tonight --target T1 --pool photographs/ --top 100
+    """
+    from audit.predict.devices import prepare_tensorflow
+
+    prepare_tensorflow()
+    from audit.report.formats import legible
+    from audit.search.find import find_images
+
+    found = find_images(run_folder, target, pool, top=top, out=out, model=model)
+    best = found.table.iloc[0]
+    line("target", f"{found.target['id']}: {found.target['title']}")
+    line(
+        "pool",
+        f"{found.n_images:,} images ({found.n_unreadable} unreadable, {found.n_skipped} skipped)",
+    )
+    line("best", f"{legible(best['path'])}, likeness {best['likeness']:.2f}")
+    for note in found.notes:
+        line("NOTE", note)
+    line("table", found.csv_path)
+    click.echo(found.sheet_path)
+
+
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
@@ -225,12 +287,13 @@ def demo(out: Path) -> None:
     click.echo(result.report_path)
 
 
+def line(label: str, text: object) -> None:
+    """Print what something is called and what it is."""
+    click.echo(f"{label:<12}{text}")
+
+
 def _print_run(summary: dict[str, Any]) -> None:
     """Print a summary that fits a terminal."""
-
-    def line(label: str, text: object) -> None:
-        click.echo(f"{label:<12}{text}")
-
     line(
         "images",
         f"{summary['n_images']:,} ({summary['n_unreadable']} unreadable,"
@@ -259,5 +322,27 @@ def _print_run(summary: dict[str, Any]) -> None:
                 f"pattern {pattern['id']}",
                 f"{pattern['name']}: {pattern['n_errors']} errors (cause: {pattern['verdict']})",
             )
+    if summary["findings"] is not None:
+        _print_diagnosis(summary["findings"], summary["targets"], line)
     for warning in summary["warnings"]:
         line("WARNING", warning)
+
+
+def _print_diagnosis(
+    findings: list[dict[str, Any]],
+    targets: list[dict[str, Any]],
+    line: Callable[[str, object], None],
+) -> None:
+    """Print the first findings and targets, a line each."""
+    if not findings:
+        line("findings", "nothing passed its test")
+    for finding in findings[:SHOWN]:
+        line(f"finding {finding['id']}", finding["text"])
+    for target in targets[:SHOWN]:
+        gain = target["gain"]
+        most, low, high = (round(gain[name]) for name in ("value", "low", "high"))
+        worth = f" (at most {most} errors fewer [{low}, {high}])" if gain["high"] > 0 else ""
+        line(f"target {target['id']}", target["title"] + worth)
+    left = max(0, len(findings) - SHOWN), max(0, len(targets) - SHOWN)
+    if any(left):
+        line("more", f"{left[0]} findings and {left[1]} targets are in the report")

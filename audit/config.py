@@ -21,6 +21,7 @@ HeadChoice = Literal["auto", "sigmoid", "logit", "softmax", "logits"]
 Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam", "occlusion"]
 Fusion = Literal["consensus", "mean", "article"]
 KeepMaps = Literal["full", "compact", "fused"]
+Causal = Literal["off", "quick", "full"]
 
 
 class AuditConfig(BaseModel):
@@ -116,6 +117,14 @@ class AuditConfig(BaseModel):
             "  [default: as many as there are errors, at most 1000]",
         ),
     ] = None
+    causal: Annotated[
+        Causal,
+        Field(
+            description="Whether what an error looks at is painted out to see if it is the cause:"
+            " 'quick' asks the model 10 times for each error, 'full' 25 times, and 'off' not at"
+            " all."
+        ),
+    ] = "quick"
     batch_size: Annotated[int, Field(ge=1, description="Images a batch in predictions.")] = 32
     explain_batch_size: Annotated[
         int,

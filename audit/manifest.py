@@ -18,7 +18,19 @@ from audit.run_folder import FORMAT_VERSION, RunFolder
 if TYPE_CHECKING:
     from audit.predict.model import AuditedModel
 
-STAGES = ("list", "predict", "metrics", "explain", "patterns", "report")
+STAGES = (
+    "list",
+    "predict",
+    "metrics",
+    "explain",
+    "causes",
+    "patterns",
+    "labels",
+    "slices",
+    "probes",
+    "findings",
+    "report",
+)
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -169,12 +181,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def describe_model(model: "AuditedModel", config: AuditConfig) -> dict[str, Any]:
-    """Return the entries that are known only once the model is loaded: model, input, head."""
+def describe_model(model: "AuditedModel", path: Path | None, config: AuditConfig) -> dict[str, Any]:
+    """Return the entries that are known only once the model is loaded: model, input, head.
+
+    Args:
+        path: the model's file or folder, where `find` looks for it; `None` for a live model.
+    """
     height, width = model.input_size
     head = model.head
     return {
-        "model": {"name": model.name, "n_parameters": model.n_parameters},
+        "model": {
+            "name": model.name,
+            "n_parameters": model.n_parameters,
+            "path": None if path is None else path.resolve().as_posix(),
+        },
         "input": {
             "height": height,
             "width": width,

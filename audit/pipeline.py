@@ -27,7 +27,12 @@ DO: Mapping[str, Callable[[Context], None]] = {
     "predict": prediction.predict,
     "metrics": prediction.measure,
     "explain": explanation.explain,
+    "causes": explanation.find_causes,
     "patterns": diagnosis.group_patterns,
+    "labels": diagnosis.check_labels,
+    "slices": diagnosis.slice_images,
+    "probes": diagnosis.probe,
+    "findings": diagnosis.draw_findings,
     "report": rendering.report,
 }
 """What each stage does, by its name in the manifest."""

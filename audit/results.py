@@ -72,6 +72,31 @@ class Run:
         return self._folder.read_table("patterns")
 
     @cached_property
+    def slices(self) -> pd.DataFrame:
+        """Groups of images that are wrong more often, confirmed or not."""
+        return self._folder.read_table("slices")
+
+    @cached_property
+    def label_issues(self) -> pd.DataFrame:
+        """Suspected labels and near-duplicates."""
+        return self._folder.read_table("label_issues")
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """How many correct images turn wrong under each transformation and strength."""
+        return self._folder.read_table("probes")
+
+    @cached_property
+    def findings(self) -> list[dict[str, Any]]:
+        """What holds up, the most important first, as in `findings.json`; empty if not there."""
+        return self._read_list("findings")
+
+    @cached_property
+    def targets(self) -> list[dict[str, Any]]:
+        """What to do next, in order, as in `targets.json`; empty if not there."""
+        return self._read_list("targets")
+
+    @cached_property
     def unreadable(self) -> pd.DataFrame:
         """The files that were left out, and why."""
         return self._folder.read_table("unreadable")
@@ -109,7 +134,7 @@ class Run:
             "n_skipped": data["n_skipped"],
         }
         summary |= self._metrics_summary() | self._explained_summary()
-        summary["targets"] = []
+        summary |= self._diagnosis_summary()
         summary["warnings"] = [warning["text"] for warning in manifest["warnings"]]
         summary["report"] = str(self.report_path) if self.report_path.is_file() else None
         return summary
@@ -159,6 +184,17 @@ class Run:
             "n_patterns": len(patterns),
             "patterns": patterns,
         }
+
+    def _diagnosis_summary(self) -> dict[str, Any]:
+        if self.manifest["stages"].get("findings", {}).get("state") != "done":
+            return dict.fromkeys(("findings", "targets"))
+        return {"findings": self.findings, "targets": self.targets}
+
+    def _read_list(self, name: str) -> list[dict[str, Any]]:
+        if not (self.path / f"{name}.json").is_file():
+            return []
+        content: list[dict[str, Any]] = self._folder.read_json(name)[name]
+        return content
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

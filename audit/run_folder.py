@@ -116,6 +116,21 @@ class RunFolder:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_json(self.path / "metrics.json", metrics)
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of a JSON file: `findings`, `targets`, …
+
+        Raises:
+            RunFolderError: if it is missing or no JSON.
+        """
+        return _read_json(self.path / f"{name}.json")
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_json(self.path / f"{name}.json", value)
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Write a small file; `name` is its path in the folder, made of fixed words and numbers."""
+        write_bytes(self.path / name, content)
+
     # Tables
 
     def read_table(self, name: str) -> pd.DataFrame:

@@ -301,13 +301,22 @@ class Backbone:
 
     def save_with_head(self, features: np.ndarray, labels: np.ndarray, path: Path) -> None:
         """Train a logistic head on features; save the whole model, whose outputs are logits."""
-        import keras
         from sklearn.linear_model import LogisticRegression
 
         head = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=5000).fit(features, labels)
-        dense = keras.layers.Dense(len(head.coef_))
-        dense.build(features.shape)
-        dense.set_weights([head.coef_.T, head.intercept_])
+        self.save(head.coef_, head.intercept_, path)
+
+    def save(self, weights: np.ndarray, biases: np.ndarray, path: Path) -> None:
+        """Save the whole model with a given head, whose outputs are logits.
+
+        Args:
+            weights: of shape (outputs, width); biases: of shape (outputs,).
+        """
+        import keras
+
+        dense = keras.layers.Dense(len(weights))
+        dense.build((None, weights.shape[1]))
+        dense.set_weights([weights.T, biases])
         layers = [
             keras.Input((SIDE, SIDE, 3)),
             *self._body.layers,

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from diagnosis_fixture import PER_PATTERN, tested_pattern, write_diagnosis
 
 from audit.config import AuditConfig
 from audit.predict.metrics import compute_metrics
@@ -85,6 +86,7 @@ def write_run(
     *,
     explained: bool = True,
     patterns: bool = True,
+    diagnosed: bool = True,
 ) -> RunFolder:
     """Write a run folder and return it.
 
@@ -94,6 +96,7 @@ def write_run(
         sizes: how many images, errors and layers.
         explained: whether there are heat-maps; without, the run looks as if it had stopped early.
         patterns: whether the errors fall into patterns.
+        diagnosed: whether the run came to causes, slices, labels, probes, findings and targets.
     """
     sizes = sizes or Sizes()
     folder = RunFolder(path)
@@ -112,7 +115,9 @@ def write_run(
     folder.write_table("unreadable", pd.DataFrame(LEFT_OUT, columns=["path", "kind", "reason"]))
     if explained:
         _write_explanations(folder, rng, labels, sizes.n_layers)
-        _write_patterns(folder, labels, patterns and len(labels.errors) > 0)
+        _write_patterns(folder, labels, patterns and len(labels.errors) > 0, diagnosed)
+        if diagnosed:
+            write_diagnosis(folder, labels.y_true, labels.y_pred)
     _write_manifest(folder, class_names, sizes.n_images, explained)
     return folder
 
@@ -251,8 +256,11 @@ def draw_picture(image_id: int, label: int) -> bytes:
     return bytes(jpeg)
 
 
-def _write_patterns(folder: RunFolder, labels: Labels, found: bool) -> None:
-    """Put odd images into pattern 1 and even ones into 2, but for every seventh and empty maps."""
+def _write_patterns(folder: RunFolder, labels: Labels, found: bool, tested: bool) -> None:
+    """Put odd images into pattern 1 and even ones into 2, but for every seventh and empty maps.
+
+    Of the images that are right only every third is in a pattern.
+    """
     focus = pd.DataFrame(
         [
             (int(image_id), explained_class)
@@ -268,37 +276,46 @@ def _write_patterns(folder: RunFolder, labels: Labels, found: bool) -> None:
     pairs = zip(ids, focus["explained_class"], strict=True)
     focus["is_empty"] = [labels.is_empty(i, c) for i, c in pairs]
     grouped = found & focus["is_predicted"] & ~focus["is_empty"] & (ids % 7 != 0)
+    grouped &= (focus["role"] == "error") | (ids % 3 == 0)
     focus["pattern"] = np.where(grouped, np.where(ids % 2, 1, 2), -1)
     folder.write_table("focus", focus)
-    rows = [_pattern_row(focus, number, labels) for number in ((1, 2) if found else ())]
-    folder.write_table("patterns", pd.DataFrame(rows, columns=PATTERN_COLUMNS))
+    rows = [_pattern_row(focus, number, labels, tested) for number in ((1, 2) if found else ())]
+    columns = (*PATTERN_COLUMNS, *(PER_PATTERN if tested else ()))
+    folder.write_table("patterns", pd.DataFrame(rows, columns=columns))
 
 
 PATTERN_COLUMNS = (
-    *("pattern", "name", "n_errors", "share_of_errors", "n_controls", "control_share"),
-    *("lift", "lift_low", "lift_high", "stability", "confusions", "exemplars"),
-    *("mean_height", "mean_width", "mean_map", "centre_x", "verdict"),
+    *("pattern", "name", "kind", "n_errors", "share_of_errors", "n_controls", "control_share"),
+    *("n_true_controls", "true_control_share", "lift", "lift_low", "lift_high", "p_value"),
+    *("q_value", "stability", "confusions", "exemplars"),
+    *("mean_height", "mean_width", "mean_map", "centre_x", "n_blobs", "verdict"),
 )
 
 
-def _pattern_row(focus: pd.DataFrame, number: int, labels: Labels) -> dict[str, Any]:
+def _pattern_row(focus: pd.DataFrame, number: int, labels: Labels, tested: bool) -> dict[str, Any]:
     chosen = focus[focus["pattern"] == number]
     members, controls = chosen[chosen["role"] == "error"], chosen[chosen["role"] == "control"]
     share = len(members) / len(labels.errors)
     control_share = len(controls) / len(labels.controls)
+    lift = share / max(control_share, 0.01)
     counts = members.value_counts(["y_true", "y_pred"]).sort_index()
     xs = np.tile(np.arange(8), (8, 1))
     mean_map = 255 - 36 * xs if number == 1 else 36 * xs * np.arange(8)[:, None] // 8
     return {
         "pattern": number,
         "name": "left edge, upright" if number == 1 else "lower right corner, small",
+        "kind": "place" if number == 1 else "both",
         "n_errors": len(members),
         "share_of_errors": share,
         "n_controls": len(controls),
         "control_share": control_share,
-        "lift": share / control_share,
-        "lift_low": share / control_share * 0.6,
-        "lift_high": share / control_share * 1.7,
+        "n_true_controls": len(controls) // 2,
+        "true_control_share": len(controls) // 2 / len(labels.controls),
+        "lift": lift,
+        "lift_low": lift * 0.6,
+        "lift_high": lift * 1.7,
+        "p_value": 0.001 * number,
+        "q_value": 0.002 * number,
         "stability": 0.91,
         "confusions": [
             {"y_true": int(y_true), "y_pred": int(y_pred), "count": int(count)}
@@ -309,7 +326,9 @@ def _pattern_row(focus: pd.DataFrame, number: int, labels: Labels) -> dict[str, 
         "mean_width": 8,
         "mean_map": mean_map.astype(np.uint8).tobytes(),
         "centre_x": 0.2,
+        "n_blobs": 1.0,
         "verdict": "not tested",
+        **(tested_pattern(members["image_id"].to_numpy(int), number) if tested else {}),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from diagnosis_fixture import HOSTILE_RECIPE
 from report_fixture import Sizes, write_run
 
 from audit.report import images
@@ -105,7 +106,8 @@ def kinds_of_pages(folder) -> list[str]:
     """Return one page of each kind."""
     report = folder.path / "report"
     names = [path.name for path in report.glob("*.html") if not path.stem.endswith("-2")]
-    return [*sorted(names), f"errors/{first_error(folder)}.html"]
+    targets = [f"targets/T{number}.html" for number in (1, 2, 3)]
+    return [*sorted(names), f"errors/{first_error(folder)}.html", "slices/1.html", *targets]
 
 
 def first_error(folder) -> int:
@@ -118,7 +120,7 @@ def test_every_page_opens_from_disk_without_a_problem(tab, hostile):
     for path in pages:
         opened.open(path.relative_to(hostile.path / "report").as_posix())
         assert opened.page.title() != "stolen"
-    assert len(pages) == 23
+    assert len(pages) == 16 + 12 + 4 + 3  # errors, pages at the top, targets, slices
 
 
 def test_nothing_overflows_at_any_width(tab, hostile, binary):
@@ -138,6 +140,10 @@ def test_all_pictures_load(tab, binary):
         "index.html",
         "errors.html",
         "pattern-1.html",
+        "findings.html",
+        "labels.html",
+        "slices/1.html",
+        "targets/T1.html",
         f"errors/{first_error(binary)}.html",
     ):
         opened.open(name)
@@ -173,6 +179,28 @@ def test_filters_show_exactly_the_errors_that_fit(tab, binary):
     assert page.url.endswith("#true=0&pattern=1")
     page.click("#clear")
     wait_for_count(opened, "All 220 errors")
+
+
+def test_the_gallery_filters_by_slice_and_by_doubt(tab, binary):
+    data = read_run(binary)
+    opened = tab(binary)
+    opened.open("slices/1.html")
+    opened.page.locator("a", has_text="Filter and sort all").click()
+    opened.page.wait_for_selector("html[data-ready]", state="attached")
+    table = binary.read_table("slices").set_index("slice")
+    chosen = data.errors[data.errors["image_id"].isin(table.loc[1, "error_ids"])]
+    wait_for_count(opened, f"{len(chosen)} of 220 errors")
+    assert opened.page.url.endswith("#slice=1")
+    opened.page.select_option("#filter-label", "1")
+    flagged = chosen[chosen["image_id"].isin(data.diagnosis.flags)]
+    wait_for_count(opened, f"{len(flagged)} of 220 errors")
+    assert shown_ids(opened) == flagged["image_id"].tolist() != []
+    marks = opened.page.locator("#gallery .flag")
+    assert marks.count() == len(flagged)
+    assert marks.first.get_attribute("title") in data.diagnosis.flags.values()
+    opened.page.select_option("#filter-label", "0")
+    wait_for_count(opened, f"{len(chosen) - len(flagged)} of 220 errors")
+    assert opened.page.locator("#gallery .flag").count() == 0
 
 
 def test_the_gallery_sorts(tab, binary):
@@ -401,6 +429,23 @@ def test_the_keyboard_reaches_layers_cards_and_neighbours(tab, binary):
     page.wait_for_selector("html[data-ready]", state="attached")
     page.keyboard.press("Escape")
     page.wait_for_url("**/errors.html*")
+
+
+def test_the_code_of_a_recipe_can_be_copied(tab, hostile):
+    opened = tab(hostile)
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.open("targets/T2.html")
+    button = opened.page.locator("[data-copy-from]")
+    button.click()
+    opened.page.wait_for_function(
+        """() => ["Copied", "Selected"].includes(
+          document.querySelector("[data-copy-from]").textContent)"""
+    )
+    if button.inner_text() == "Copied":
+        copied = opened.js("navigator.clipboard.readText()")
+    else:
+        copied = opened.js("getSelection().toString()")
+    assert copied.strip() == HOSTILE_RECIPE.strip()
 
 
 def test_the_path_can_be_copied(tab, hostile):

@@ -21,6 +21,11 @@ SWEEP = [
     for n in range(1, 10)
 ]
 SHARES = {"precision": "Precision", "recall": "Recall"}
+FALLS = [
+    {"transformation": name, "strength": strength, "fall": fall, "low": fall / 2, "high": 2 * fall}
+    for name, fall in (("blur", 0.2), ("</svg><script>", 0.05))
+    for strength in ("mild", "strong")
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,7 @@ def drawings():
         charts.reliability_chart(BINS, "Reliability."),
         charts.threshold_chart(SWEEP, SHARES, 0.5, "Share", "Shares."),
         charts.threshold_chart(SWEEP, {"fp": "False positives"}, 0.5, "Images", "Errors."),
+        charts.fall_chart(FALLS, ("mild", "strong"), "Falls."),
     ]
 
 
@@ -54,8 +60,26 @@ def test_reliability_leaves_out_empty_bins(drawings):
     assert sum(len(list(group)) for group in symbols) == 2
 
 
+def test_every_fall_is_a_dot_with_a_line_in_the_order_given(drawings):
+    drawing = ElementTree.fromstring(drawings[3].svg)
+    groups = [g for g in drawing.iter() if "layer_" in g.get("class", "")]
+    lines, dots = ([*group] for group in groups)
+    assert (len(lines), len(dots)) == (len(FALLS), len(FALLS))
+    shapes = [dot.get("d") for dot in dots]
+    assert shapes[0] == shapes[2] != shapes[1] == shapes[3]
+    places = [float(re.search(r"translate\(([\d.]+)", dot.get("transform"))[1]) for dot in dots]
+    assert places[0] == pytest.approx(places[1]) == pytest.approx(4 * places[2])
+    words = [text.text for text in drawing.iter() if text.tag.endswith("text")]
+    assert words.index("blur") < words.index("</svg><script>")
+
+
 def test_a_chart_says_in_words_what_it_shows(drawings):
-    assert [drawing.label for drawing in drawings] == ["Reliability.", "Shares.", "Errors."]
+    assert [drawing.label for drawing in drawings] == [
+        "Reliability.",
+        "Shares.",
+        "Errors.",
+        "Falls.",
+    ]
     assert "Precision" in drawings[1].svg and "Recall" in drawings[1].svg
 
 

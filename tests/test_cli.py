@@ -10,13 +10,15 @@ from pathlib import Path
 import click
 import drawn_set
 import pytest
+import search_fixture
 from click.testing import CliRunner, Result
+from finding_tables import diagnose_run
 
 import audit
 from audit.cli import main
 from audit.config import AuditConfig, option_name
 
-COMMANDS = ("run", "report", "show", "inspect", "demo")
+COMMANDS = ("run", "report", "show", "find", "inspect", "demo")
 SHARDS = [
     part for name, value in drawn_set.SHARDS.items() for part in (option_name(name), str(value))
 ]
@@ -29,6 +31,7 @@ SHOW_KEYS = {  # design: what scripts rely on
     "class_names",
     "n_patterns",
     "patterns",
+    "findings",
     "targets",
     "report",
 }
@@ -140,6 +143,9 @@ def test_an_unreadable_image_ends_the_run_with_exit_code_3_unless_allowed(
         ["inspect", "model.keras", "--head", "tail"],
         ["show"],
         ["report"],
+        ["find", "run"],
+        ["find", "run", "--target", "T1"],
+        ["find", "run", "--target", "T1", "--pool", "pool", "--top", "0"],
     ],
 )
 def test_wrong_usage_ends_with_exit_code_2(arguments: list[str]):
@@ -162,6 +168,7 @@ def test_wrong_usage_ends_with_exit_code_2(arguments: list[str]):
         (["show", "{data}"], "`{data}` is not a run folder."),
         (["report", "{data}"], "`{data}` is not a run folder."),
         (["demo", "--out", "{model}"], "`{model}` cannot be written."),
+        (["find", "{data}", "--target", "T1", "--pool", "{data}"], "`{data}` is not a run folder."),
     ],
 )
 def test_an_error_is_one_line_on_stderr(
@@ -194,6 +201,34 @@ def test_show_prints_the_summary_and_the_report(drawn_run: Path):
     assert lines[0] == "images      60 (0 unreadable, 1 skipped)"
     assert lines[-1] == str(drawn_run / "report" / "index.html")
     assert sum(line.startswith("pattern ") for line in lines) == 2
+
+
+def test_show_prints_the_first_findings_and_targets(drawn_run: Path, tmp_path: Path):
+    run = diagnose_run(drawn_run, tmp_path / "run")
+    lines = call("show", run).stdout.splitlines()
+    (first,) = [line for line in lines if line.startswith("finding F1")]
+    assert first == (
+        "finding F1  57 of 96 errors (cats → dogs) look at vertical stripes, either side; painting"
+        " that out turns 84 % of them right [72, 91], the same shape elsewhere 11 % (q < 0.001)."
+    )
+    (first,) = [line for line in lines if line.startswith("target T1")]
+    assert first == (
+        "target T1   Collect more cats: vertical stripes, either side"
+        " (at most 48 errors fewer [41, 52])"
+    )
+    assert sum(line.startswith("finding ") for line in lines) == 5
+    assert sum(line.startswith("target ") for line in lines) == 5
+    assert "more        3 findings and 3 targets are in the report" in lines
+    assert json.loads(call("show", run, "--json").stdout)["targets"] == audit.Run(run).targets
+
+
+def test_show_says_when_nothing_was_found(drawn_run: Path, tmp_path: Path):
+    run = diagnose_run(drawn_run, tmp_path / "run")
+    (run / "findings.json").write_text('{"findings": []}')
+    (run / "targets.json").write_text('{"targets": []}')
+    lines = call("show", run).stdout.splitlines()
+    assert "findings    nothing passed its test" in lines
+    assert not any(line.startswith(("finding F", "target ", "more ")) for line in lines)
 
 
 def test_show_prints_json_for_scripts(drawn_run: Path):
@@ -231,6 +266,27 @@ def test_report_renders_again_and_prints_the_path(drawn_run: Path, tmp_path: Pat
 
 
 # inspect
+
+
+def test_find_prints_what_it_found_and_last_the_sheets_path(
+    drawn_model: Path, drawn_data: Path, tmp_path: Path
+):
+    run = search_fixture.make_run(tmp_path / "run", drawn_model, drawn_data, focus=False)
+    pool = tmp_path / "pool"
+    search_fixture.draw_pool(pool)
+    (pool / "empty\x1b.png").write_bytes(b"")
+    arguments = ("find", run.path, "--target", "T1", "--pool", pool, "--top", 3)
+    result = call(*arguments, "--out", tmp_path / "out", "--model", drawn_model)
+    assert result.exit_code == 0, result.output
+    target, images, best, note, table, sheet = result.stdout.splitlines()
+    assert target == "target      T1: Collect red squares"
+    assert images == "pool        41 images (1 unreadable, 0 skipped)"
+    assert re.fullmatch(r"best        \S+\.png, likeness (0\.\d\d|1\.00)", best)
+    assert note.startswith("NOTE        Only whole images were compared")
+    assert table == f"table       {tmp_path / 'out' / 'found.csv'}"
+    assert sheet == str(tmp_path / "out" / "contact_sheet.html")
+    assert len(Path(sheet).with_name("found.csv").read_text().splitlines()) == 1 + 3
+    assert "find T1: 100%" in result.stderr
 
 
 def test_inspect_says_what_would_be_explained(drawn_model: Path):

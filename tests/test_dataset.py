@@ -197,6 +197,19 @@ def test_odd_photographs_are_read_as_keras_reads_them_or_named(shared_data, tmp_
     assert len(readable) >= 20
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_sizes_are_those_of_the_files(drawn_images, interpolation):
+    listing = list_images(drawn_images)
+    source = FileSource(listing, (20, 30), 3, interpolation=interpolation)
+    rows = {}
+    for ids, pixels, sizes in source.sized_batches(listing.images["image_id"], 7):
+        assert pixels.shape == (len(ids), 20, 30, 3) and sizes.dtype == np.int64
+        rows |= dict(zip(ids.tolist(), sizes.tolist(), strict=True))
+    for image_id, path in zip(listing.images["image_id"], listing.images["path"], strict=True):
+        with Image.open(drawn_images / path) as image:
+            assert rows[image_id] == [*image.size, (drawn_images / path).stat().st_size], path
+
+
 # Files that cannot be read
 
 
@@ -319,6 +332,13 @@ def test_labels_of_every_common_shape(labels):
     assert source.listing.class_names == ("a", "b", "c")
     assert source.listing.kind == "dataset"
     assert source.image_shape == (4, 5, 3)
+
+
+def test_images_of_a_dataset_have_no_file_sizes():
+    source = DatasetSource(dataset_of([0, 1, 0, 1, 1]), None)
+    batches = list(source.sized_batches(range(5), 2))
+    assert [ids.tolist() for ids, _, _ in batches] == [[0, 1], [2, 3], [4]]
+    assert [sizes.tolist() for *_, sizes in batches] == [[[-1] * 3] * 2] * 2 + [[[-1] * 3]]
 
 
 def test_images_are_numbered_in_the_order_of_the_dataset():

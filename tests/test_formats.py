@@ -51,6 +51,38 @@ def test_number_never_shows_a_tiny_value_as_zero(value, digits, text):
     assert formats.number(value, digits) == text
 
 
+def test_counts_below_a_half_are_not_nothing():
+    assert formats.count(0.3) == f"<{THIN}1"
+    assert formats.count(0) == "0"
+    assert formats.count_range(6.2, 1200.4) == "6–1,200"
+    assert formats.count_range(None, 3) == ""
+
+
+def test_an_interval_across_zero_is_not_written_with_two_dashes():
+    assert formats.number_range(1.87, 2.75, 2) == "1.87–2.75"
+    assert formats.number_range(-0.3, 0.34, 2) == "−0.30 to 0.34"
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [
+        (0.0002, "q", "q < 0.001"),
+        (0.012, "p", "p = 0.012"),
+        (0.0499, "q", "q < 0.05"),
+        (0.4, "", "0.400"),
+        (0.0002, "", "< 0.001"),
+        (math.nan, "q", "–"),
+        (None, "q", "–"),
+    ],
+)
+def test_a_probability_below_the_level_is_never_shown_as_the_level(value, name, text):
+    assert formats.probability(value, name) == text.replace(" ", THIN)
+
+
+def test_lines_stay_lines_and_only_they():
+    assert formats.legible_lines("a\n\tb\u202ec\r\n") == "a\n\\x09b\\u202ec\\x0d\n"
+
+
 def test_counts_have_thousands_apart():
     assert formats.count(2000) == "2,000"
     assert formats.count(0) == "0"

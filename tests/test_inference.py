@@ -23,6 +23,7 @@ from audit.predict.inference import (
 )
 from audit.predict.listing import list_images
 from audit.predict.model import wrap_model
+from audit.predict.properties import MEASURES, measure_images
 from audit.run_folder import RunFolder
 
 SIZE = 8
@@ -160,6 +161,14 @@ def test_predictions_of_a_model_set_by_hand(tmp_path, source):
     np.testing.assert_allclose(embeddings, np.stack([levels, levels], axis=1), rtol=1e-5)
 
 
+def test_logits_are_exact_where_the_score_is_saturated():
+    # A white image: 40 · 1 − 2 = 38. Its score is 1 in float32, from which no logit follows.
+    predictor = Predictor(wrap_model(hand_set_model(weight=40.0)), "0-1")
+    scores, logits = predictor.score(np.full((1, SIZE, SIZE, 3), 255, np.float32))
+    assert scores.numpy().tolist() == [[0.0, 1.0]]
+    np.testing.assert_allclose(logits.numpy(), [[-38.0, 38.0]], rtol=1e-5)
+
+
 def folder_bytes(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*.parquet")}
 
@@ -194,6 +203,35 @@ def test_a_dataset_in_memory_gives_the_predictions_of_its_files(tmp_path, source
     np.testing.assert_array_equal(*scores)
 
 
+def read_properties(folder: RunFolder) -> pd.DataFrame:
+    return pd.concat(folder.iter_shards("properties"), ignore_index=True)
+
+
+def test_properties_are_those_of_what_the_model_saw(tmp_path, source):
+    worker = make_worker(tmp_path / "run", source, hand_set_model())
+    predict_all(worker)
+    got = read_properties(worker.folder)
+    assert got["image_id"].tolist() == worker.folder.read_predictions()["image_id"].tolist()
+    pixels = np.concatenate([pixels.numpy() for _, pixels in source.batches(range(20), 4)])
+    want = measure_images(pixels, (0.0, 255.0))
+    np.testing.assert_array_equal(got[list(MEASURES)].to_numpy(), want.values)
+    np.testing.assert_array_equal(got["hash"].to_numpy(), want.hashes)
+    assert set(got["width"]) == {12} and set(got["height"]) == {9}
+    sizes = [(source.listing.root / path).stat().st_size for path in source.listing.images["path"]]
+    assert got["file_size"].tolist() == sizes
+
+
+def test_properties_of_a_dataset_in_memory_lack_the_files(tmp_path):
+    pixels = np.random.default_rng(0).random((10, SIZE, SIZE, 3), np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, [0, 1] * 5)).batch(3)
+    worker = make_worker(tmp_path / "run", DatasetSource(dataset, None), hand_set_model())
+    predict_all(worker)
+    got = read_properties(worker.folder)
+    assert got[["width", "height", "file_size"]].isna().all(axis=None)
+    want = measure_images(pixels, (0.0, 1.0))
+    np.testing.assert_array_equal(got[list(MEASURES)].to_numpy(), want.values)
+
+
 def test_bad_images_are_in_the_receipt_and_the_rest_is_predicted(tmp_path):
     root = write_images(tmp_path / "val")
     (root / "dark" / "004.png").write_bytes(b"")
@@ -214,6 +252,7 @@ def test_bad_images_are_in_the_receipt_and_the_rest_is_predicted(tmp_path):
     frame = worker.folder.read_predictions()
     assert len(frame) == 17 and not set(frame["path"]) & set(paths)
     assert worker.folder.read_embeddings()[0].tolist() == frame["image_id"].tolist()
+    assert read_properties(worker.folder)["image_id"].tolist() == frame["image_id"].tolist()
 
 
 def test_a_shard_of_bad_images_only_is_finished_and_empty(tmp_path, source):
@@ -240,6 +279,7 @@ def test_outputs_that_are_no_numbers_are_left_out(tmp_path, source):
     light = source.listing.images.query("y_true == 1")["image_id"].tolist()
     assert left_out == dict.fromkeys(light, "the model's output for it is not a finite number")
     assert np.isfinite(worker.folder.read_scores()).all()
+    assert not set(read_properties(worker.folder)["image_id"]) & set(light)
 
 
 @pytest.mark.parametrize("damage", ["torn", "short", "missing", "empty"])

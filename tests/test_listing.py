@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit.errors import DatasetError
-from audit.predict.listing import Listing, check_class_count, list_images, make_listing
+from audit.predict.listing import (
+    Listing,
+    check_class_count,
+    list_images,
+    list_unlabelled,
+    make_listing,
+)
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.jpg")
 
@@ -479,3 +485,27 @@ def test_a_dataset_in_memory_has_no_files():
     listing = make_listing("dataset", None, frame, ["x", "y"])
     assert rows(listing) == [(0, "a", 1), (1, "b", 0)]
     assert listing.fingerprint() != make_listing("dataset", None, frame, ["y", "x"]).fingerprint()
+
+
+# A pool without labels
+
+
+def test_a_pool_is_listed_whole_whatever_its_folders(tmp_path):
+    make_files(tmp_path, "z.png", "deep/er/a.JPG", "deep/b.txt", ".c.png", "empty/")
+    listing = list_unlabelled(tmp_path)
+    assert rows(listing) == [(0, "deep/er/a.JPG", 0), (1, "z.png", 0)]
+    assert listing.class_names == ("",)
+    assert [(path, kind) for path, kind, _ in left_out(listing)] == [
+        (".c.png", "skipped"),
+        ("deep/b.txt", "skipped"),
+    ]
+
+
+def test_a_pool_with_nothing_in_it_or_none_at_all_is_refused(tmp_path):
+    make_files(tmp_path, "notes.txt")
+    with pytest.raises(DatasetError, match=r"No image in .*0 files ending in .*1 other files"):
+        list_unlabelled(tmp_path)
+    with pytest.raises(DatasetError, match="does not exist"):
+        list_unlabelled(tmp_path / "no")
+    with pytest.raises(DatasetError, match="is no folder"):
+        list_unlabelled(tmp_path / "notes.txt")

@@ -1,10 +1,12 @@
 """What is free, by hand-written system files; how many images fit."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from audit.explain.memory import choose_batch_size, free_memory
+from audit.errors import ModelError
+from audit.explain.memory import choose_batch_size, free_memory, halve_batch
 
 GB = 10**9
 
@@ -27,6 +29,15 @@ def test_a_batch_is_as_large_as_memory_allows(
     memory: str, free: int | None, image_bytes: int, largest: int, expected: int
 ):
     assert choose_batch_size(memory, free, image_bytes, largest) == expected
+
+
+def test_a_batch_is_halved_until_it_is_one_image():
+    model, exc = SimpleNamespace(name="m.keras", input_size=(20, 30)), MemoryError()
+    assert halve_batch(16, model, exc) == 8
+    assert halve_batch(3, model, exc) == 1
+    with pytest.raises(ModelError, match=r"one image of `m.keras`. Received: .* 20 × 30") as caught:
+        halve_batch(1, model, exc)
+    assert caught.value.__cause__ is exc
 
 
 def write(path: Path, text: str) -> None:

@@ -245,6 +245,48 @@ def out_of_memory(bench: Bench) -> None:
         bench.audit()
 
 
+def search(bench: Bench, target: str = "T1", pool: Path | None = None, **options: Any) -> None:
+    """Search a pool in which all is right but what the trigger changes."""
+    import search_fixture
+
+    from audit.search.find import find_images
+
+    run = bench.tmp / "searched"
+    if not run.exists():
+        search_fixture.make_run(
+            run, options.pop("audited", bench.model), options.pop("data", bench.data), focus=False
+        )
+    find_images(run, target, pool or bench.own_data(), progress=False, **options)
+
+
+def search_without_images(bench: Bench) -> None:
+    with pytest.raises(AuditError, match="T9"):
+        search(bench, "T9")
+    bench.file("searched/targets/T1.json", '{"images": []}')
+    search(bench)
+
+
+def search_after_the_model_is_gone(bench: Bench) -> None:
+    search(bench, audited=shutil.copy(bench.model, bench.tmp / "own.keras"))
+    (bench.tmp / "own.keras").unlink()
+    search(bench, out=bench.tmp / "again")
+
+
+def search_a_prepared_dataset(bench: Bench) -> None:
+    import search_fixture
+
+    images, labels, _ = drawn_set.draw_set()
+    model = search_fixture.for_pixels_of(1 / 16, -8)
+    prepared = dataset(images / np.float32(16) - np.float32(8), labels, batch=8)
+    search(bench, audited=model, data=prepared, model=model)
+
+
+def search_another_pool(bench: Bench) -> None:
+    search(bench)
+    drawn_set.save_image(bench.tmp / "val" / "new.png", BLACK)
+    search(bench)
+
+
 def nothing_finite(bench: Bench) -> None:
     scores = np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32)
     compute_metrics(
@@ -412,8 +454,29 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(out=b.file("file") / "run"),
         lambda b: b.audit(out="/proc/no/run"),
         demo_below_a_file,
+        lambda b: search(b, out=b.file("file") / "found"),
     ],
     "no-metrics-yet": [rendered_too_early],
+    "no-target": [lambda b: search(b, "T9")],
+    "target-without-images": [search_without_images],
+    "no-pool": [
+        lambda b: search(b, pool=b.tmp / "nothing"),
+        lambda b: search(b, pool=b.file("file")),
+    ],
+    "empty-pool": [lambda b: search(b, pool=b.file("empty/notes.txt").parent)],
+    "pool-unreadable": [lambda b: search(b, pool=b.file("broken/a.png").parent)],
+    "model-not-recorded": [lambda b: search(b, audited=drawn_set.corner_model())],
+    "model-gone": [search_after_the_model_is_gone],
+    "another-model": [
+        lambda b: search(b, model=drawn_set.save_model(b.tmp / "other.keras", head="sigmoid"))
+    ],
+    "pool-not-alike": [search_a_prepared_dataset],
+    "search-in-pool": [lambda b: search(b, out=b.tmp / "val" / "found")],
+    "other-search": [search_another_pool],
+    "not-a-search": [
+        lambda b: search(b, out=b.file("mine/own.txt").parent),
+        lambda b: search(b, out=b.file("file")),
+    ],
 }
 CASES = [(slug, number) for slug, found in TRIGGERS.items() for number in range(len(found))]
 

@@ -21,6 +21,7 @@ RUNS = {
     "binary": {"class_names": ("cats", "dogs"), "sizes": Sizes(240, 30, 12)},
     "many": {"class_names": tuple(f"class {n}" for n in range(30)), "sizes": Sizes(900, 220, 4)},
     "early": {"explained": False},
+    "not diagnosed": {"diagnosed": False},
     "no patterns": {"class_names": ("a", "b"), "sizes": Sizes(60, 3, 4), "patterns": False},
     "no errors": {"class_names": ("a", "b", "c"), "sizes": Sizes(60, 0, 4)},
 }
@@ -170,7 +171,7 @@ def test_hostile_names_in_data_do_not_end_the_script(hostile):
 def test_a_hostile_path_is_shown_and_names_no_file(hostile):
     folder, pages = hostile
     for path in (folder.path / "report").rglob("*"):
-        assert re.fullmatch(r"[a-z0-9.\-]+", path.name)
+        assert re.fullmatch(r"[a-z0-9.\-]+|T\d+\.(html|csv|json)", path.name)
     run = write_page_of_image_zero(folder)
     if run is not None:
         assert pages[run].all("code", id="path")[0].text == legible(HOSTILE_PATH)

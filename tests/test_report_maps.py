@@ -134,6 +134,38 @@ def test_a_weaker_class_is_drawn_weaker_on_the_shared_scale():
     assert images.overlay(picture, cam, 0.2) == grey
 
 
+def crop_of(cam, height=80, width=120):
+    """Cut from a picture whose blue says the row and whose green the column, halved."""
+    ys, xs = np.mgrid[0:height, 0:width]
+    picture = np.stack([ys * 2, xs * 2, np.zeros_like(ys)], axis=2).astype(np.uint8)
+    crop = images.decode_picture(images.focus_crop(picture, cam)).astype(float)
+    top, left = crop[2, 2, 0] / 2 - 2, crop[2, 2, 1] / 2 - 2
+    return crop.shape[0], crop.shape[1], top, left
+
+
+def test_a_crop_is_the_square_around_the_hottest_region():
+    cam = np.zeros((8, 12), np.uint8)
+    cam[2:5, 6:9] = 200  # rows 20 to 50, columns 60 to 90 of the picture
+    cam[3, 7] = 255
+    cam[7, 0] = 254  # hot, but it does not hang together with the peak
+    height, width, top, left = crop_of(cam)
+    assert (height, width) == (30, 30)
+    assert (top, left) == (pytest.approx(20, abs=1.5), pytest.approx(60, abs=1.5))
+
+
+def test_a_crop_is_neither_tiny_nor_the_whole_picture_and_lies_inside():
+    spot = np.zeros((16, 24), np.uint8)
+    spot[0, 23] = 255
+    height, width, top, left = crop_of(spot)
+    assert (height, width) == (20, 20)  # a quarter of 80
+    assert (top, left) == (pytest.approx(0, abs=1.5), pytest.approx(100, abs=1.5))
+    bar = np.zeros((8, 12), np.uint8)
+    bar[:, 0] = 255
+    height, width, top, left = crop_of(bar)
+    assert (height, width) == (40, 40)  # a half
+    assert (top, left) == (pytest.approx(20, abs=1.5), pytest.approx(0, abs=1.5))
+
+
 def test_metadata_is_stripped_and_pixels_stay():
     jpeg = draw_picture(1, 1)
     exif = b"\xff\xe1\x00\x0fExif\x00\x00GPS 50N"

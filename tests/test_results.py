@@ -7,6 +7,7 @@ from pathlib import Path
 import drawn_set
 import numpy as np
 import pytest
+from finding_tables import diagnose_run
 
 import audit
 from audit.errors import RunFolderError
@@ -32,6 +33,7 @@ KEYS = [
     "n_layers",
     "n_patterns",
     "patterns",
+    "findings",
     "targets",
     "warnings",
     "report",
@@ -104,6 +106,37 @@ def test_a_run_shows_its_tables(run: audit.Run):
     assert len(run.focus) == 3 * drawn_set.N_ERRORS  # two maps an error, one a control
     assert run.report_path.read_text().startswith("<!")
     assert repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_findings_and_targets_are_in_the_summary_whole(drawn_run: Path, tmp_path: Path):
+    run = audit.Run(diagnose_run(drawn_run, tmp_path / "run"))
+    summary = run.summary()
+    assert list(summary) == KEYS
+    assert json.loads(json.dumps(summary)) == summary
+    assert [finding["id"] for finding in summary["findings"]][:2] == ["F1", "F2"]
+    assert summary["findings"] == run.findings
+    assert [target["id"] for target in summary["targets"]][:2] == ["T1", "T2"]
+    assert summary["targets"] == run.targets
+    assert "keras.Sequential" in summary["targets"][1]["recipe"]
+
+
+def test_a_diagnosed_run_shows_its_tables(drawn_run: Path, tmp_path: Path):
+    run = audit.Run(diagnose_run(drawn_run, tmp_path / "run"))
+    assert run.slices["name"].tolist() == ["sharpness below 12"]
+    assert len(run.label_issues) == 5
+    assert len(run.probes) == 45
+
+
+def test_before_the_findings_there_are_none(drawn_run: Path, tmp_path: Path):
+    path = diagnose_run(drawn_run, tmp_path / "run")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["stages"]["findings"]["state"] = "running"
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "targets.json").unlink()
+    run = audit.Run(path)
+    assert (run.summary()["findings"], run.summary()["targets"]) == (None, None)
+    assert run.findings
+    assert run.targets == []
 
 
 def test_a_fused_map_can_be_looked_up(run: audit.Run):

@@ -12,7 +12,7 @@ from audit.config import Fusion, Method
 from audit.errors import RunFolderError
 from audit.report.maps import map_layers, shard_maps
 from audit.report.run_data import read_run, read_top_scores
-from audit.report.views import errors, metrics, overview, parts, patterns, run
+from audit.report.views import errors, gallery, metrics, overview, parts, patterns, run, thumbs
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,25 @@ def test_the_overview_repeats_what_is_stored(data):
     assert page.n_outside_patterns == int((data.errors["pattern"] == 0).sum())
 
 
-def test_the_leading_pattern_is_the_largest_that_marks_errors(data):
+def test_the_leading_pattern_is_a_cause_or_marks_errors_or_is_the_largest(data):
     views = patterns.pattern_views(data)
-    largest = max(views, key=lambda view: view.n_errors)
-    assert overview.leading_pattern(views) == largest
-    marked = [dataclasses.replace(view, lift=parts.Estimate(2.0, 1.5, 3.0)) for view in views]
-    other = next(view for view in marked if view.number != largest.number)
-    assert overview.leading_pattern([largest, other]) == other
+    plain = [
+        dataclasses.replace(
+            view,
+            lift=parts.Estimate(1.0, 0.5, 2.0),
+            cause=dataclasses.replace(view.cause, verdict="not shown"),
+        )
+        for view in views
+    ]
+    largest = max(plain, key=lambda view: view.n_errors)
+    assert overview.leading_pattern(plain) == largest
+    other = next(view for view in plain if view.number != largest.number)
+    marked = dataclasses.replace(other, lift=parts.Estimate(2.0, 1.5, 3.0))
+    assert overview.leading_pattern([largest, marked]) == marked
+    causal = dataclasses.replace(
+        largest, cause=dataclasses.replace(largest.cause, verdict="causal")
+    )
+    assert overview.leading_pattern([causal, marked]) == causal
     assert overview.leading_pattern([]) is None
 
 
@@ -136,7 +148,7 @@ def test_many_classes_have_no_grid_and_the_worst_of_them_on_the_overview(many):
 
 
 def test_the_gallery_has_every_error_once_on_its_pages(many):
-    pages = list(errors.gallery_pages(many))
+    pages = list(gallery.gallery_pages(many))
     shown = [thumb.image_id for page in pages for thumb in page.thumbs]
     assert shown == many.errors["image_id"].tolist()
     assert [(page.first, page.last) for page in pages] == [(1, 200), (201, 210)]
@@ -145,7 +157,7 @@ def test_the_gallery_has_every_error_once_on_its_pages(many):
 
 
 def test_the_gallerys_data_is_the_gallery(data):
-    page = next(errors.gallery_pages(data))
+    page = next(gallery.gallery_pages(data))
     assert page.data["id"] == [thumb.image_id for thumb in page.thumbs]
     assert page.data["confidence"] == [thumb.confidence for thumb in page.thumbs]
     assert page.data["pattern"] == [thumb.pattern for thumb in page.thumbs]
@@ -153,8 +165,8 @@ def test_the_gallerys_data_is_the_gallery(data):
 
 
 def test_confidence_is_the_stored_float32(data):
-    thumbs = parts.error_thumbs(data, data.errors)
-    assert [np.float32(t.confidence) for t in thumbs] == data.errors["p_pred"].tolist()
+    cards = thumbs.error_thumbs(data, range(len(data.errors)))
+    assert [np.float32(t.confidence) for t in cards] == data.errors["p_pred"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +259,9 @@ def test_whiskers_lie_on_their_axis():
 
 
 def test_names_of_files_are_made_of_integers(data):
-    thumbs = parts.error_thumbs(data, data.errors)
-    assert all(thumb.href == f"errors/{thumb.image_id}.html" for thumb in thumbs)
-    assert all(HOSTILE_PATH not in (thumb.photo or "") for thumb in thumbs)
+    cards = thumbs.error_thumbs(data, range(len(data.errors)))
+    assert all(thumb.href == f"errors/{thumb.image_id}.html" for thumb in cards)
+    assert all(HOSTILE_PATH not in (thumb.photo or "") for thumb in cards)
 
 
 def test_every_method_and_fusion_is_put_into_words():

@@ -1,6 +1,7 @@
-"""Plain words for a focus pattern, from its mean map: "left edge, upright".
+"""Plain words for a focus pattern: "left edge, upright", "bright orange spot, in the corners".
 
-In: mean maps and the most common confusion of each pattern. Out: one name each, all different.
+In: its mean map, the maps of its errors, and colours and edges under them and under all others.
+Out: a name; names that are the same are told apart by the most common confusion.
 """
 
 from collections import Counter
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from audit.diagnose.looks import COLOURS, EDGES, MEASURES
+from audit.diagnose.pattern_search import LOOK, PLACE
 from audit.explain.focus import describe_focus
 
 _SIDE = 0.36
@@ -19,16 +22,38 @@ _AROUND = 1.7
 _EVEN = 1 / np.sqrt(12)  # the spread of an even map
 _APART = 1.2 * _EVEN
 _LONGEST_CLASS_NAME = 40
+_AROUND_BORDER = "all around the border"
 
 
-def name_patterns(mean_maps: Sequence[np.ndarray], confusions: Sequence[str]) -> list[str]:
-    """Name patterns, the largest first; equal names get the confusion, then a number.
+_MOST_MAPS = 200
+_MOST_OF = 0.6
+_PLACES = (
+    ("in the corners", lambda p: p.endswith("corner")),
+    ("either side", lambda p: p.startswith(("left", "right"))),
+    ("top or bottom", lambda p: p.startswith(("top", "bottom", "upper half", "lower half"))),
+    ("in the middle", lambda p: p == "centre"),
+    ("near the border", lambda p: p.endswith(("edge", "corner")) or p == _AROUND_BORDER),
+)
+"""What most errors of a pattern have in common whose places differ; the first that fits."""
+
+_LEAST_COLOUR = 0.12
+_LEAST_DIRECTION = 0.4
+_VIVID = 35
+_TOP, _BOTTOM = 90, 10
+_STRIPES = {
+    "flat": "horizontal",
+    "upright": "vertical",
+    "rising": "slanting",
+    "falling": "slanting",
+}
+
+
+def tell_apart(names: Sequence[str], confusions: Sequence[str]) -> list[str]:
+    """Make names different: equal ones get the confusion, then a number.
 
     Args:
-        mean_maps: uint8 or floating of shape (height, width), one per pattern.
         confusions: the most common confusion of each pattern in words, such as "cats → dogs".
     """
-    names = [name_focus(mean_map) for mean_map in mean_maps]
     counts = Counter(names)
     names = [
         f"{name}, {confusion}" if counts[name] > 1 else name
@@ -47,16 +72,65 @@ def name_patterns(mean_maps: Sequence[np.ndarray], confusions: Sequence[str]) ->
     return names
 
 
+def name_pattern(
+    kind: str,
+    mean_map: np.ndarray,
+    cams: Sequence[np.ndarray],
+    measures: np.ndarray,
+    others: np.ndarray,
+) -> str:
+    """Say in words what the errors of a pattern look at, and where.
+
+    Args:
+        kind: "place", "look" or "both".
+        mean_map: uint8 or floating of shape (height, width).
+        cams: the maps of its errors.
+        measures: float32 of shape (n, len(MEASURES)), what is under these maps; see
+            `audit.diagnose.looks.measure_look`.
+        others: the same of all maps that are not in the pattern.
+    """
+    if kind == PLACE:
+        return name_focus(mean_map)
+    place = name_places(cams) if kind == LOOK else name_focus(mean_map)
+    return f"{name_look(measures, others, _typical_area(cams))}, {place}"
+
+
+def name_look(measures: np.ndarray, others: np.ndarray, area: float) -> str:
+    """Name what is under maps by what sets it apart: a direction of edges, a colour, a texture.
+
+    Args:
+        area: the share of the pixels at or above half of the peak.
+    """
+    known, rest = (m[np.isfinite(m).all(axis=1)] for m in (measures, others))
+    noun = "spot" if area < _WIDE / 2 else "area"
+    if not len(known) or not len(rest):
+        return f"similar {noun}s"
+    colour = _colour(known, rest)
+    stripes = _stripes(known, rest)
+    if stripes:
+        return f"{colour} {stripes}".strip()
+    return f"{colour} {noun}" if colour else f"{_texture(known, rest)} {noun}s"
+
+
+def name_places(cams: Sequence[np.ndarray]) -> str:
+    """Say where most of some maps look whose places differ."""
+    step = -(-len(cams) // _MOST_MAPS)
+    places = [name_focus(cam).split(",")[0] for cam in cams[::step]]
+    for words, fits in _PLACES:
+        if sum(fits(place) for place in places) >= _MOST_OF * len(places):
+            return words
+    return "at various places"
+
+
 def name_focus(mean_map: np.ndarray) -> str:
     """Say in words where a map looks and in which shape.
 
     Only what rises at least half-way from the map's median to its peak is looked at: the maps of
     many networks have a level of their own everywhere.
     """
-    relief = np.maximum(mean_map.astype(np.float64) - np.median(mean_map), 0)
-    if not relief.any():
+    focus = _describe_relief(mean_map)
+    if focus is None:
         return "everywhere"
-    focus = describe_focus(np.where(relief >= relief.max() / 2, relief, 0))
     place = _split_place(focus)
     words = [place, _size(focus)] if place else [_place(focus), _size(focus), _form(focus)]
     first, *rest = [word for word in words if word]
@@ -68,6 +142,63 @@ def name_confusion(y_true: int, y_pred: int, class_names: Sequence[str]) -> str:
     return f"{_printable(class_names[y_true])} → {_printable(class_names[y_pred])}"
 
 
+def _describe_relief(cam: np.ndarray) -> dict[str, float] | None:
+    relief = np.maximum(cam.astype(np.float64) - np.median(cam), 0)
+    if not relief.any():
+        return None
+    return describe_focus(np.where(relief >= relief.max() / 2, relief, 0))
+
+
+def _typical_area(cams: Sequence[np.ndarray]) -> float:
+    step = -(-len(cams) // _MOST_MAPS)
+    found = [_describe_relief(cam) for cam in cams[::step]]
+    return float(np.median([1.0 if focus is None else focus["area"] for focus in found]))
+
+
+def _colour(known: np.ndarray, rest: np.ndarray) -> str:
+    """Return the colour that is much more common under the maps than under others, or ""."""
+    shares, usual = known[:, : len(COLOURS)], rest[:, : len(COLOURS)]
+    middle = np.median(shares, axis=0)
+    surplus = middle - np.percentile(usual, _TOP, axis=0)
+    best = int(surplus.argmax())
+    if surplus[best] <= 0 or middle[best] < _LEAST_COLOUR:
+        return ""
+    colourfulness = np.median(known[:, MEASURES.index("colourfulness")])
+    is_vivid = COLOURS[best] not in ("black", "grey", "white") and colourfulness >= _VIVID
+    return f"bright {COLOURS[best]}" if is_vivid else COLOURS[best]
+
+
+def _stripes(known: np.ndarray, rest: np.ndarray) -> str:
+    """Name the direction in which edges run that are strong and mostly run so, or return ""."""
+    first = len(COLOURS)
+    edges, usual = known[:, first : first + len(EDGES)], rest[:, first : first + len(EDGES)]
+    strength = np.median(edges.sum(axis=1))
+    share = np.median(edges / np.maximum(edges.sum(axis=1, keepdims=True), 1e-9), axis=0)
+    usual_share = usual / np.maximum(usual.sum(axis=1, keepdims=True), 1e-9)
+    best = int(share.argmax())
+    is_strong = strength > np.median(usual.sum(axis=1))
+    is_directed = share[best] >= _LEAST_DIRECTION
+    if is_strong and is_directed and share[best] > np.percentile(usual_share[:, best], _TOP):
+        return f"{_STRIPES[EDGES[best]]} stripes"
+    return ""
+
+
+def _texture(known: np.ndarray, rest: np.ndarray) -> str:
+    """Return an adjective for what is rougher or smoother, lighter or darker than elsewhere."""
+    for name, high, low in (
+        ("sharpness", "rough", "smooth"),
+        ("lightness", "light", "dark"),
+        ("colourfulness", "colourful", "colourless"),
+    ):
+        column = MEASURES.index(name)
+        middle = np.median(known[:, column])
+        if middle > np.percentile(rest[:, column], _TOP):
+            return high
+        if middle < np.percentile(rest[:, column], _BOTTOM):
+            return low
+    return "similar"
+
+
 def _split_place(focus: dict[str, float]) -> str:
     """Name a focus on opposite sides, whose centre of mass says nothing; else ""."""
     off_centre = max(abs(focus["centre_x"] - 0.5), abs(focus["centre_y"] - 0.5))
@@ -75,7 +206,7 @@ def _split_place(focus: dict[str, float]) -> str:
         return ""
     sideways, upwards = focus["spread_x"] > _APART, focus["spread_y"] > _APART
     if focus["border_lift"] > _AROUND and focus["spread_x"] > _EVEN and focus["spread_y"] > _EVEN:
-        return "all around the border"
+        return _AROUND_BORDER
     if sideways and not upwards:
         return "left and right"
     if upwards and not sideways:

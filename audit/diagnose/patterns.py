@@ -1,15 +1,14 @@
-"""Focus patterns: groups of errors whose maps for the predicted class look at the same place.
+"""Focus patterns: groups of errors whose maps look at the same thing, or at the same place.
 
-In: the focus table and the fused maps. Out: a row per pattern, and the pattern of each explained
-image. A pattern says where errors look and how much more often than correct images do; it does not
-say that the focus causes them. The patterns are found in the very errors they are counted in, so
-their lift is a description and not a test.
+In: the focus table, the fused maps, and what is under them. Out: a row per pattern, and the pattern
+of each explained image. Groups are found on errors and controls together, without regard to which
+is which; then it is asked which of them are special to errors. That does not say that the focus
+causes the errors.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,22 +16,37 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from audit.diagnose.pattern_clusters import MIN_SIZE, find_clusters, sketch_maps
-from audit.diagnose.pattern_names import name_confusion, name_patterns
+from audit.diagnose.looks import Looks
+from audit.diagnose.pattern_names import name_confusion, name_pattern, tell_apart
+from audit.diagnose.pattern_search import (
+    Maps,
+    Pattern,
+    gather_maps,
+    search_patterns,
+    typical_order,
+)
 from audit.explain.focus import FEATURES
+
+_TYPICAL = (*FEATURES, "agreement", "layer_agreement")
 
 SCHEMA = pa.schema(
     [
         ("pattern", pa.int32()),
         ("name", pa.string()),
+        ("kind", pa.string()),
         ("n_errors", pa.int64()),
         ("share_of_errors", pa.float64()),
         ("n_controls", pa.int64()),
         ("control_share", pa.float64()),
+        ("n_true_controls", pa.int64()),
+        ("true_control_share", pa.float64()),
         ("lift", pa.float64()),
         ("lift_low", pa.float64()),
         ("lift_high", pa.float64()),
+        ("p_value", pa.float64()),
+        ("q_value", pa.float64()),
         ("stability", pa.float64()),
+        ("distinctness", pa.float64()),
         (
             "confusions",
             pa.list_(
@@ -43,8 +57,7 @@ SCHEMA = pa.schema(
         ("mean_height", pa.int32()),
         ("mean_width", pa.int32()),
         ("mean_map", pa.binary()),
-        *[(name, pa.float32()) for name in FEATURES],
-        ("agreement", pa.float32()),
+        *[(name, pa.float32()) for name in _TYPICAL],
         ("verdict", pa.string()),
     ]
 )
@@ -55,44 +68,47 @@ N_EXEMPLARS = 10
 _Z95 = 1.959963984540054
 
 
-@dataclass(frozen=True)
-class _Maps:
-    """The maps for the predicted class, ordered by image, with what is known of each.
-
-    Attributes:
-        table: rows of the focus table with a column `cam`.
-        sketches: float64 of shape (n, cells), all zeros where a map is empty.
-        is_error: bool of shape (n,); the others are controls.
-    """
-
-    table: pd.DataFrame
-    sketches: np.ndarray
-    is_error: np.ndarray
-
-
 def find_patterns(
-    focus: pd.DataFrame, fused: pd.DataFrame, class_names: Sequence[str], *, seed: int = 0
+    focus: pd.DataFrame,
+    fused: pd.DataFrame,
+    class_names: Sequence[str],
+    *,
+    looks: Looks | None = None,
+    seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.Series]:
-    """Group the errors by where their maps for the predicted class look.
+    """Group the errors by what they look at, and those that are left by where they look.
 
-    The order of rows and the number of a pattern's fellow rows do not matter. Controls are placed
-    by the same rule, with the same reach, as the errors.
+    The order of rows does not matter.
 
     Args:
         focus: the focus table; see `audit.explain.focus.focus_table`.
         fused: `image_id`, `explained_class` and `cam` (uint8 of shape (height, width)) for each row
             of `focus`.
-        class_names: names in class order, for telling patterns of the same shape apart.
-        seed: of the resamples, and of the sample that is searched if there are many errors.
+        class_names: names in class order, for telling patterns of the same name apart.
+        looks: what is under each map, from `audit.diagnose.looks.read_looks`; without it, errors
+            are grouped by place alone.
+        seed: of the resamples, and of the sample that is searched if there are many maps.
 
     Returns:
-        A frame with a row per pattern, the largest first (ties: the smallest image_id first):
+        A frame with a row per pattern, the one with the most errors first (ties: the smallest
+        image_id first):
 
         - `pattern`: 1, 2, …; `name`: plain words, different for each pattern.
-        - `n_errors`, `n_controls`, and their shares of all explained errors and controls, those
-          with an empty map included. `control_share` is NaN without controls.
-        - `lift`: the first share over the second, with a 95 % interval; see `lift_interval`.
-        - `stability`: 0 to 1, how well the pattern comes back in resamples; at least 0.5.
+        - `kind`: "look" (its errors look at the same thing, wherever it is), "place" (at the same
+          place, whatever is there) or "both".
+        - `n_errors`, and their share of all explained errors.
+        - `n_controls`: correct images of the classes that its errors were taken for, whose map is
+          in the pattern, and their share of all such that were explained. `n_true_controls`: the
+          same of correct images of its errors' true classes, explained for the class that the
+          errors were taken for. Shares are NaN without controls.
+        - `lift`: the share of the errors taken for these classes over `control_share`, with a 95 %
+          interval; see `lift_interval`.
+        - `p_value`: how likely so many errors are in it if its focus is not special to errors; see
+          `audit.diagnose.pattern_choice.Evidence`; of a later pattern, among what the earlier ones
+          leave. NaN where there are no controls of one kind. `q_value`: that times the number of
+          groups that were weighed; below 0.05 the focus is special to the errors.
+        - `stability`: 0.5 to 1, how well the pattern comes back in resamples; `distinctness`: 0 to
+          1, how clearly it is apart; see `audit.diagnose.pattern_clusters.Groups`.
         - `confusions`: `y_true`, `y_pred` and `count` of its errors, the most common first.
         - `exemplars`: `image_id` of its ten most typical errors, the medoid first.
         - `mean_map`: bytes, uint8 of shape (`mean_height`, `mean_width`), row-major, the mean of
@@ -100,27 +116,21 @@ def find_patterns(
         - the focus features: the median of its errors; `orientation` is the mean direction.
         - `verdict`: "not tested".
 
-        And a series `pattern` (int32) with the index of `focus`: the pattern of the image in the
-        row of its predicted class; -1 for an outlier, an empty map, and in all other rows.
+        And a series `pattern` (int32) with the index of `focus`: the pattern of the map, for all
+        maps of controls and for those of errors for their predicted class; -1 for an outlier, an
+        empty map, and in all other rows.
     """
-    maps = _predicted_maps(focus, fused)
-    usable = maps.sketches.any(axis=1)
-    found = maps.is_error & usable
-    clusters, stability = find_clusters(maps.sketches[found], seed)
-    assigned = clusters.assign(maps.sketches)
-    assigned, stability = _number_by_size(assigned, maps.is_error, stability)
-
+    maps = gather_maps(focus, fused, looks)
+    patterns = search_patterns(maps, seed)
     by_row = np.full(len(focus), -1, np.int32)
-    by_row[maps.table["row"].to_numpy()] = assigned
-    pattern = pd.Series(by_row, index=focus.index, name="pattern")
-    rows = [_describe(maps, assigned, number) for number in range(1, len(stability) + 1)]
-    names = name_patterns(
-        [_mean_map_of(row) for row in rows],
-        [name_confusion(**_first_confusion(row), class_names=class_names) for row in rows],
-    )
-    for row, name, value in zip(rows, names, stability, strict=True):
-        row |= {"name": name, "stability": float(value)}
-    return _frame(rows), pattern
+    for number, pattern in enumerate(patterns, start=1):
+        by_row[maps.table["row"].to_numpy()[pattern.members]] = number
+    rows = [_describe(maps, pattern) for pattern in patterns]
+    confusions = [name_confusion(**_first_confusion(row), class_names=class_names) for row in rows]
+    names = tell_apart([row["name"] for row in rows], confusions)
+    for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1):
+        row |= {"pattern": number, "name": name}
+    return _frame(rows), pd.Series(by_row, index=focus.index, name="pattern")
 
 
 def lift_interval(
@@ -148,52 +158,29 @@ def lift_interval(
     return lift, lift / factor, lift * factor
 
 
-def _predicted_maps(focus: pd.DataFrame, fused: pd.DataFrame) -> _Maps:
-    table = focus.assign(row=np.arange(len(focus)))
-    table = table[table["is_predicted"].astype(bool)].merge(
-        fused[["image_id", "explained_class", "cam"]],
-        on=["image_id", "explained_class"],
-        validate="one_to_one",
-    )
-    table = table.sort_values("image_id", kind="stable", ignore_index=True)
-    sketches = sketch_maps(table["cam"])
-    sketches[table["is_empty"].to_numpy(bool)] = 0
-    return _Maps(table, sketches, (table["role"] == "error").to_numpy(bool))
-
-
-def _number_by_size(
-    assigned: np.ndarray, is_error: np.ndarray, stability: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Number clusters 1, 2, … by falling count of errors; too small ones become -1."""
-    members = [(assigned == old) & is_error for old in range(len(stability))]
-    ranked = sorted(
-        range(len(members)), key=lambda old: (-members[old].sum(), members[old].argmax())
-    )
-    order = [old for old in ranked if members[old].sum() >= MIN_SIZE]
-    numbered = np.full(len(assigned), -1, np.int32)
-    for number, old in enumerate(order, start=1):
-        numbered[assigned == old] = number
-    return numbered, stability[np.array(order, np.int64)]
-
-
-def _describe(maps: _Maps, assigned: np.ndarray, number: int) -> dict[str, Any]:
-    is_member = assigned == number
-    errors = is_member & maps.is_error
+def _describe(maps: Maps, pattern: Pattern) -> dict[str, Any]:
+    """Return the row of a pattern but for its number; its name may be that of another one."""
+    errors = pattern.members & maps.units.is_error
     members = maps.table[errors]
-    n_errors, n_controls = int(errors.sum()), int((is_member & ~maps.is_error).sum())
-    all_errors, all_controls = int(maps.is_error.sum()), int((~maps.is_error).sum())
-    lift, lift_low, lift_high = lift_interval(n_errors, all_errors, n_controls, all_controls)
-    exemplars = _by_typicality(maps.sketches[errors], members["image_id"].to_numpy())
+    points = maps.vectors if pattern.of_look else maps.sketches
+    order = typical_order(points[errors], members["image_id"].to_numpy())
+    exemplars = members["image_id"].to_numpy()[order].tolist()
     mean_map = _mean_map(members.set_index("image_id")["cam"], exemplars[0])
+    name = name_pattern(
+        pattern.kind,
+        mean_map,
+        list(members["cam"]),
+        maps.measures[errors],
+        maps.measures[~pattern.members & maps.sketches.any(axis=1)],
+    )
     return {
-        "pattern": number,
-        "n_errors": n_errors,
-        "share_of_errors": n_errors / all_errors,
-        "n_controls": n_controls,
-        "control_share": n_controls / all_controls if all_controls else math.nan,
-        "lift": lift,
-        "lift_low": lift_low,
-        "lift_high": lift_high,
+        "name": name,
+        "kind": pattern.kind,
+        **_count(maps, pattern.members),
+        "p_value": pattern.p_value,
+        "q_value": pattern.q_value,
+        "stability": pattern.stability,
+        "distinctness": pattern.distinctness,
         "confusions": _confusions(members),
         "exemplars": exemplars[:N_EXEMPLARS],
         "mean_height": mean_map.shape[0],
@@ -204,11 +191,27 @@ def _describe(maps: _Maps, assigned: np.ndarray, number: int) -> dict[str, Any]:
     }
 
 
-def _by_typicality(sketches: np.ndarray, image_ids: np.ndarray) -> list[int]:
-    """Order members by their mean affinity to the others; the first is the medoid."""
-    affinity = np.round(sketches @ sketches.sum(axis=0), 9)  # equal maps must tie exactly
-    order: list[int] = image_ids[np.lexsort((image_ids, -affinity))].tolist()
-    return order
+def _count(maps: Maps, members: np.ndarray) -> dict[str, Any]:
+    """Count errors and controls of a pattern, and among whom they are counted."""
+    units = maps.units
+    errors = members & units.is_error
+    is_taken_so = np.isin(units.explained, units.explained[errors])
+    own = units.is_own & is_taken_so
+    rivals = units.is_rival & np.isin(units.confusion, units.confusion[errors])
+    n_errors, n_own, n_rivals = (int((members & of).sum()) for of in (errors, own, rivals))
+    all_errors = int((units.is_error & is_taken_so).sum())
+    lift, lift_low, lift_high = lift_interval(n_errors, all_errors, n_own, int(own.sum()))
+    return {
+        "n_errors": n_errors,
+        "share_of_errors": n_errors / int(units.is_error.sum()),
+        "n_controls": n_own,
+        "control_share": n_own / own.sum() if own.any() else math.nan,
+        "n_true_controls": n_rivals,
+        "true_control_share": n_rivals / rivals.sum() if rivals.any() else math.nan,
+        "lift": lift,
+        "lift_low": lift_low,
+        "lift_high": lift_high,
+    }
 
 
 def _mean_map(cams: "pd.Series[Any]", medoid: int) -> np.ndarray:
@@ -219,11 +222,6 @@ def _mean_map(cams: "pd.Series[Any]", medoid: int) -> np.ndarray:
         scaled = cam if cam.shape == (height, width) else cv2.resize(cam, (width, height))
         total += scaled.astype(np.float64) / scaled.max()
     return np.asarray(np.round(255 * total / total.max()), np.uint8)
-
-
-def _mean_map_of(row: dict[str, Any]) -> np.ndarray:
-    flat = np.frombuffer(row["mean_map"], np.uint8)
-    return flat.reshape(row["mean_height"], row["mean_width"])
 
 
 def _confusions(members: pd.DataFrame) -> list[dict[str, int]]:
@@ -238,8 +236,7 @@ def _first_confusion(row: dict[str, Any]) -> dict[str, int]:
 
 
 def _typical_features(members: pd.DataFrame) -> dict[str, float]:
-    names = [*FEATURES, "agreement"]
-    typical = {name: float(members[name].median()) for name in names}
+    typical = {name: float(members[name].median()) for name in _TYPICAL}
     # 1 and 179 degrees are neighbours: double the angles, average, halve.
     doubled = np.radians(2 * members["orientation"].dropna().to_numpy(np.float64))
     if len(doubled):

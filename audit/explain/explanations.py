@@ -1,9 +1,9 @@
 """From the images to explain to their maps: one file of maps and one of thumbnails per shard.
 
-In: a `ShardSpec` of errors and controls. Out: `thumbnails/` and `explanations/` shards, a receipt.
+In: a `ShardSpec` of errors and controls. Out: `thumbnails/`, `focus_embeddings/` (where there are
+layers to look into) and `explanations/` shards, a receipt.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,10 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
-from audit.errors import DatasetError, ModelError
+from audit.errors import DatasetError
 from audit.explain.capture import Layer
 from audit.explain.maps import BatchMaps, Explainer, fit_into
+from audit.explain.memory import halve_batch
 from audit.explain.occlusion import OcclusionExplainer
+from audit.explain.pooling import FOCUS_STAGE, Row, focus_rows, focus_shard
 from audit.predict.dataset import ImageSource
 from audit.predict.tracing import computes_in_half
 from audit.run_folder import FUSED_LAYER, Receipt, RunFolder, ShardSpec
@@ -33,15 +35,13 @@ MobileNetV2 differed by up to 0.002 in float16 and 0.017 in bfloat16; deeper mod
 """
 
 
-logger = logging.getLogger("audit")
-
-
 @dataclass
 class ExplainWorker:
     """All that a shard of explanations needs; lives as long as its process.
 
     Attributes:
-        explained: columns y_true, y_pred and p_pred, indexed by image_id.
+        explained: columns y_true, y_pred, p_pred and, if an image is explained for another class
+            than these two, other_class; indexed by image_id.
         batch_size: images at once; it is halved where memory does not suffice, and stays so.
         on_images: called with the number of images of each batch that is done.
         on_halved: called with each smaller batch size.
@@ -61,35 +61,33 @@ class ExplainWorker:
         Raises:
             ModelError: if it was one image already.
         """
-        name, side = self.explainer.model.name, self.explainer.model.input_size
-        if self.batch_size == 1:
-            raise ModelError(
-                f"There is not enough memory to explain one image of `{name}`. Received: an image"
-                f" of {side[0]} × {side[1]} pixels at a batch size of 1. Free some memory, or"
-                " explain fewer layers, as with `--layers stages`."
-            ) from exc
-        self.batch_size //= 2
-        logger.info("out of memory, %d images at once from here on", self.batch_size)
+        self.batch_size = halve_batch(self.batch_size, self.explainer.model, exc)
         self.on_halved(self.batch_size)
 
 
 def explain_shard(spec: ShardSpec, worker: ExplainWorker) -> Receipt:
-    """Explain the images of a shard and write its two files, the receipt in the last one.
+    """Explain the images of a shard and write its files, the receipt in each.
 
     Raises:
         DatasetError: if an image is not the one that was predicted.
     """
     rows: dict[int, list[tuple[int, int, str, int, int, float, bytes]]] = {}
     thumbnails: dict[int, tuple[int, int, int, bytes]] = {}
+    focus: dict[int, list[Row]] = {}
+    width = 0
     tolerance = _SCORE_TOLERANCE[computes_in_half(worker.explainer.model.model)]
     for ids, pixels in _batches_of_a_kind(spec, worker):
         stored = worker.explained.loc[ids]
-        classes = stored[["y_pred", "y_true"]].to_numpy()
+        classes = _classes(stored)
         for start, maps in _explain_in_parts(worker, pixels, classes):
             part = slice(start, start + len(maps.scores))
-            _check_same_images(ids[part], maps.scores, stored.iloc[part], tolerance)
+            check_same_images(ids[part], maps.scores, stored.iloc[part], tolerance)
             for index, image_id in enumerate(ids[part].tolist()):
-                rows[image_id] = _image_rows(image_id, classes[start + index], maps, index)
+                shown = dict.fromkeys(classes[start + index].tolist())
+                rows[image_id] = _image_rows(image_id, list(shown), maps, index)
+                if maps.focus is not None:
+                    width = maps.focus.embeddings.shape[-1]
+                    focus[image_id] = focus_rows(image_id, list(shown), maps.focus, index)
         for image_id, image in zip(ids.tolist(), pixels.numpy(), strict=True):
             thumbnails[image_id] = (image_id, *encode_thumbnail(image, worker.source.pixel_range))
         worker.on_images(len(ids))
@@ -101,6 +99,9 @@ def explain_shard(spec: ShardSpec, worker: ExplainWorker) -> Receipt:
     maps_of_all = [row for image_id in done for row in rows[image_id]]
     folder = worker.folder
     folder.write_shard("thumbnails", spec.index, _table(pictures, "thumbnails"), receipt)
+    if focus:
+        vectors = focus_shard([row for image_id in done for row in focus[image_id]], width)
+        folder.write_shard(FOCUS_STAGE, spec.index, vectors, receipt)
     folder.write_shard(spec.stage, spec.index, _table(maps_of_all, "explanations"), receipt)
     return receipt
 
@@ -114,10 +115,10 @@ def _batches_of_a_kind(
     """
     waiting: dict[bool, list[tuple[np.ndarray, tf.Tensor]]] = {False: [], True: []}
     for ids, pixels in worker.source.batches(spec.image_ids, worker.batch_size):
-        stored = worker.explained.loc[ids]
-        is_right = (stored["y_pred"] == stored["y_true"]).to_numpy()
+        classes = _classes(worker.explained.loc[ids])
+        has_one = classes[:, 0] == classes[:, 1]
         for kind, blocks in waiting.items():
-            chosen = np.flatnonzero(is_right == kind)
+            chosen = np.flatnonzero(has_one == kind)
             blocks.append((ids[chosen], tf.gather(pixels, chosen)))
             if sum(len(block) for block, _ in blocks) >= worker.batch_size:
                 together = _join(blocks)
@@ -127,6 +128,12 @@ def _batches_of_a_kind(
     for blocks in waiting.values():
         if any(len(block) for block, _ in blocks):
             yield _join(blocks)
+
+
+def _classes(stored: pd.DataFrame) -> np.ndarray:
+    """Return the predicted class and the other explained one, int of shape (n, 2)."""
+    other = "other_class" if "other_class" in stored else "y_true"
+    return stored[["y_pred", other]].to_numpy()
 
 
 def _join(blocks: list[tuple[np.ndarray, tf.Tensor]]) -> tuple[np.ndarray, tf.Tensor]:
@@ -206,20 +213,29 @@ def encode_thumbnail(
 
 
 def _image_rows(
-    image_id: int, classes: np.ndarray, maps: BatchMaps, index: int
+    image_id: int, classes: Sequence[int], maps: BatchMaps, index: int
 ) -> list[tuple[int, int, str, int, int, float, bytes]]:
-    columns = [0] if classes[0] == classes[1] else [0, 1]
     return [
-        (image_id, int(classes[column]), layer, *cam.shape, peak, cam.tobytes())
-        for column in columns
+        (image_id, explained, layer, *cam.shape, peak, cam.tobytes())
+        for column, explained in enumerate(classes)
         for layer, peak, cam in maps.of_image(index, column)
     ]
 
 
-def _check_same_images(
+def check_same_images(
     ids: np.ndarray, scores: np.ndarray, stored: pd.DataFrame, tolerance: float
 ) -> None:
-    """Refuse images whose score differs from the one predicted: they are not the same images."""
+    """Refuse images whose score differs from the one predicted: they are not the same images.
+
+    Args:
+        ids: int64 of shape (n,).
+        scores: of shape (n, n_classes), found now.
+        stored: columns y_pred and p_pred of the same images, as they were predicted.
+        tolerance: the largest difference of a score that is let pass.
+
+    Raises:
+        DatasetError: if one is not the same.
+    """
     p_pred = scores[np.arange(len(ids)), stored["y_pred"].to_numpy()]
     differs = ~(np.abs(p_pred - stored["p_pred"].to_numpy()) <= tolerance)
     if differs.any():

@@ -92,22 +92,27 @@ def describe_maps(cams: np.ndarray) -> dict[str, np.ndarray]:
     return described
 
 
-def focus_table(fused: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
+def focus_table(
+    fused: pd.DataFrame, explained: pd.DataFrame, layer_agreement: np.ndarray | None = None
+) -> pd.DataFrame:
     """Describe every fused map and say what it was made for.
 
     Args:
         fused: `image_id`, `explained_class`, `peak` (before scaling) and `cam` (uint8 of shape
             (height, width)). Sizes may differ between images.
         explained: one row per image: `image_id`, `role` ("error" or "control"), `y_true`, `y_pred`.
+        layer_agreement: float of shape (n_maps,), for each row of `fused` in the order of image and
+            class; see `audit.explain.pooling`. NaN by default.
 
     Returns:
         One row per map, sorted by `image_id` and `explained_class`: these two, `role`, `y_true`,
         `y_pred`, `is_predicted` (the map speaks for the predicted class), `is_empty`,
-        `empty_because`, the `FEATURES` as float32, and `agreement`. `is_empty` is true of a map
-        that shows no place; its features are then NaN and `empty_because` is one of
+        `empty_because`, the `FEATURES`, `agreement` and `layer_agreement` as float32. `is_empty` is
+        true of a map that shows no place; its features are then NaN and `empty_because` is one of
         `EMPTY_BECAUSE`, otherwise "".
         `agreement` is the correlation, -1 to 1, between the maps for the predicted and the true
-        class of an error; NaN for controls, which have one map, and if one of the two is empty.
+        class of an error; NaN for controls, and if one of the two is empty. `layer_agreement` says
+        in the same way how far the layers of the model point at what the map points at.
 
     Raises:
         ValueError: if `explained` names an image twice or lacks one that has a map.
@@ -134,7 +139,10 @@ def focus_table(fused: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     for name in FEATURES:
         result[name] = described[name].astype(np.float32)
     result["agreement"] = _agreement(result, cams).astype(np.float32)
-    return result
+    nothing = np.full(len(result), np.nan, np.float32)
+    result["layer_agreement"] = nothing if layer_agreement is None else layer_agreement
+    result.loc[is_empty, "layer_agreement"] = np.nan
+    return result.astype({"layer_agreement": np.float32})
 
 
 def _describe_by_size(cams: list[np.ndarray], usable: np.ndarray) -> dict[str, np.ndarray]:

@@ -88,16 +88,18 @@ def mean_over_layers(
     """
     total, n_layers = tf.zeros(()), tf.zeros(())
     for stack in stacks:
-        height, width = stack.positive.shape[3:]
-        share = tf.math.divide_no_nan(tf.cast(stack.peaks > 0, tf.float32), stack.peaks)
-        share = tf.where(stack.peaks > 0, share, tf.zeros_like(share))
-        flat = tf.reshape(stack.positive, (-1, *stack.positive.shape[1:3], height * width))
-        summed = tf.reshape(
-            tf.matmul(share[:, :, None, :], flat), (-1, flat.shape[1], height, width)
-        )
-        total = total + resize_maps(summed, size)
+        total = total + resize_maps(sum_of_layers(stack), size)
         n_layers = n_layers + tf.math.count_nonzero(stack.is_finite, axis=2, dtype=tf.float32)
     return tf.math.divide_no_nan(total, n_layers[..., None, None])
+
+
+def sum_of_layers(stack: MapStack) -> tf.Tensor:
+    """Divide each map by its own peak and sum: float32 of shape (n, k, height, width)."""
+    height, width = stack.size
+    share = tf.math.divide_no_nan(tf.cast(stack.peaks > 0, tf.float32), stack.peaks)
+    share = tf.where(stack.peaks > 0, share, tf.zeros_like(share))
+    flat = tf.reshape(stack.positive, (-1, *stack.positive.shape[1:3], height * width))
+    return tf.reshape(tf.matmul(share[:, :, None, :], flat), (-1, flat.shape[1], height, width))
 
 
 def article_mean_over_layers(

@@ -29,6 +29,12 @@ from audit.explain.gradcam import (
     resize_maps,
 )
 from audit.explain.linear import ChannelSums, MeanGradients, WeightProducts
+from audit.explain.pooling import (
+    FocusFeatures,
+    agreement_of_layers,
+    pool_under,
+    pooled_positions,
+)
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import FUSED_LAYER
@@ -69,10 +75,12 @@ class BatchMaps:
     Attributes:
         scores: float32 of shape (n, n_classes), from the same forward pass.
         groups: one entry per size of maps; the last one is the fused map.
+        focus: what is under the fused map; `None` where nothing is known of the model's layers.
     """
 
     scores: np.ndarray
     groups: tuple[LayerMaps, ...]
+    focus: FocusFeatures | None = None
 
     def of_image(self, index: int, column: int) -> Iterator[tuple[str, float, np.ndarray]]:
         """Yield (layer, peak, uint8 map of shape (height, width)) of one image and class."""
@@ -149,7 +157,7 @@ class Explainer:
             classes = classes[:, :1]  # One backward pass is enough.
         pixels = tf.convert_to_tensor(pixels, tf.float32)
         found = self._function(classes.shape[1])(pixels, tf.constant(classes, tf.int32))
-        scores, *pairs = tf.nest.flatten(found)
+        scores, *pairs, embeddings, elsewhere, agreement = tf.nest.flatten(found)
         maps = tuple(
             LayerMaps(
                 layers,
@@ -158,7 +166,8 @@ class Explainer:
             )
             for layers, cams, peaks in zip(self._groups, pairs[::2], pairs[1::2], strict=True)
         )
-        return BatchMaps(scores.numpy(), maps)
+        focus = FocusFeatures(embeddings.numpy(), elsewhere.numpy(), agreement.numpy())
+        return BatchMaps(scores.numpy(), maps, focus)
 
     def _function(self, n_classes: int) -> Any:
         """Return the model traced for so many explained classes, and any number of images."""
@@ -243,7 +252,7 @@ class Explainer:
 
     def _trace(
         self, pixels: tf.Tensor, classes: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
+    ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]], tuple[tf.Tensor, ...]]:
         found = self._differentiate(pixels, classes)
         self.layers, kept = found.layers, found.kept
         signed, fusible = self._weigh(found, classes)
@@ -280,7 +289,9 @@ class Explainer:
             for stack in kept_stacks
         ]
         fused_cams, _ = _quantise(fused[:, :, None], strength[..., None])
-        return found.scores, [*groups, (fused_cams, strength[..., None])]
+        pooled = [found.activations[position] for position in pooled_positions(kept)]
+        focus = (*pool_under(pooled, fused), agreement_of_layers(stacks, fused))
+        return found.scores, [*groups, (fused_cams, strength[..., None])], focus
 
 
 def fit_into(size: tuple[int, int], longest: int) -> tuple[int, int]:

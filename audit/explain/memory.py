@@ -4,11 +4,19 @@ In: what the user allows, what is free, what an image takes. Out: a batch size. 
 the machine has left and what the control group (a container, a batch job) still grants.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audit.config import parse_memory
+from audit.errors import ModelError
+
+if TYPE_CHECKING:
+    from audit.predict.model import AuditedModel
+
+logger = logging.getLogger("audit")
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -32,6 +40,26 @@ def choose_batch_size(memory: str, free: int | None, image_bytes: int, largest: 
         return largest
     allowed = amount if amount is not None else int((free or 0) * (share or 0))
     return max(1, min(largest, allowed // max(1, image_bytes)))
+
+
+def halve_batch(batch_size: int, model: "AuditedModel", exc: BaseException) -> int:
+    """Return half a batch size after memory ran out.
+
+    Args:
+        exc: what was raised when it ran out.
+
+    Raises:
+        ModelError: if it was one image already.
+    """
+    if batch_size == 1:
+        height, width = model.input_size
+        raise ModelError(
+            f"There is not enough memory to explain one image of `{model.name}`. Received: an image"
+            f" of {height} × {width} pixels at a batch size of 1. Free some memory, or explain"
+            " fewer layers, as with `--layers stages`."
+        ) from exc
+    logger.info("out of memory, %d images at once from here on", batch_size // 2)
+    return batch_size // 2
 
 
 def free_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:

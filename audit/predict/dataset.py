@@ -22,6 +22,9 @@ from audit.predict.listing import Listing, make_listing
 Batch = tuple[np.ndarray, tf.Tensor]
 """Image ids, int64 of shape (n,), and pixels, float32 of shape (n, height, width, channels)."""
 
+SizedBatch = tuple[np.ndarray, tf.Tensor, np.ndarray]
+"""A `Batch`, and int64 of shape (n, 3): width and height as decoded, bytes; -1 without a file."""
+
 _GREY_WEIGHTS = (19595, 38470, 7471)
 """Of red, green and blue, in 1/65536: `L24` in Pillow's `Convert.c`."""
 
@@ -35,6 +38,9 @@ class ImageSource(Protocol):
 
     def batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """Yield the images in the order given; those that cannot be read are missing."""
+
+    def sized_batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[SizedBatch]:
+        """Yield the same images with the sizes of their files."""
 
     def why_unreadable(self, image_id: int) -> str | None:
         """Try an image again on its own and return what is wrong with it, or `None`."""
@@ -63,13 +69,17 @@ class FileSource:
         self._aspect, self._interpolation = aspect, interpolation
 
     def batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        for ids, pixels, _ in self.sized_batches(image_ids, batch_size):
+            yield ids, pixels
+
+    def sized_batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[SizedBatch]:
         ids = np.asarray(image_ids, np.int64)
         paths = tf.constant([str(self._root / self._paths[i]) for i in ids], tf.string)
         files = tf.data.Dataset.from_tensor_slices((ids, paths))
         images = files.map(self._read, num_parallel_calls=os.cpu_count(), deterministic=True)
         batches = images.ignore_errors().batch(batch_size).prefetch(2)
-        for batch_ids, pixels in batches.with_options(_without_autotune()):
-            yield batch_ids.numpy(), pixels
+        for batch_ids, pixels, sizes in batches.with_options(_without_autotune()):
+            yield batch_ids.numpy(), pixels, sizes.numpy()
 
     def why_unreadable(self, image_id: int) -> str | None:
         path = self._root / self._paths[image_id]
@@ -79,11 +89,13 @@ class FileSource:
             return _short_reason(exc, path)
         return None
 
-    def _read(self, image_id: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _read(self, image_id: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         content = tf.io.read_file(path)
         image = decode_image(content, self._channels, self._interpolation)
         resized = resize_image(image, self._size, self._channels, self._aspect, self._interpolation)
-        return image_id, resized
+        height, width = tf.unstack(tf.shape(image)[:2])
+        size = tf.cast(tf.stack([width, height, tf.strings.length(content)]), tf.int64)
+        return image_id, resized, size
 
 
 class DatasetSource:
@@ -120,6 +132,10 @@ class DatasetSource:
         for start in range(0, len(image_ids), batch_size):
             ids = np.asarray(image_ids[start : start + batch_size], np.int64)
             yield ids, tf.stack([self._image(image_id) for image_id in ids])
+
+    def sized_batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[SizedBatch]:
+        for ids, pixels in self.batches(image_ids, batch_size):
+            yield ids, pixels, np.full((len(ids), 3), -1)
 
     def why_unreadable(self, image_id: int) -> str | None:
         return None  # An error in a dataset stops the run: there is no file to name.

@@ -1,10 +1,11 @@
 """From images to predictions: one forward pass per batch, one file per shard.
 
-In: a `ShardSpec`. Out: `predictions/` and `embeddings/` shards and a receipt. Also the check
-whether another scaling of the pixels would suit the model better.
+In: a `ShardSpec`. Out: `predictions/`, `embeddings/` and `properties/` shards and a receipt. Also
+the check whether another scaling of the pixels would suit the model better.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from audit.errors import ModelError
 from audit.predict.dataset import ImageSource
 from audit.predict.model import AuditedModel
+from audit.predict.properties import Measured, measure_images, properties_table
 from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
 from audit.run_folder import Receipt, RunFolder, ShardSpec, fixed_list
 from audit.schemas import embeddings_schema, predictions_schema
@@ -64,16 +66,16 @@ class Predictor:
         @tf.function(jit_compile=False, autograph=False)
         def predict(
             pixels: tf.Tensor, reverses: tf.Tensor, multiply: tf.Tensor, add: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             outputs = model.call(apply_scaling(pixels, PixelScaling(reverses, multiply, add)))
-            return outputs.scores, outputs.embedding
+            return outputs.scores, outputs.embedding, outputs.logits
 
         per_channel = tf.TensorSpec((model.channels,), tf.float32)
         traced = predict.get_concrete_function(
             spec, tf.TensorSpec((), tf.bool), per_channel, per_channel
         )
         self.embedding_width = int(traced.structured_outputs[1].shape[-1])
-        self._predict = with_constant_weights(traced)
+        self._run = with_constant_weights(traced)
 
     def predict(self, pixels: tf.Tensor, scaling: str | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return scores of shape (n, n_classes) and embeddings of shape (n, width), float32.
@@ -82,8 +84,21 @@ class Predictor:
             pixels: float32 of shape (n, height, width, channels), not scaled.
             scaling: another one than the predictor's own.
         """
-        rule = pixel_scaling(scaling or self.scaling, self.model.channels)
-        return self._predict(
+        scores, embeddings, _ = self._ask(pixels, scaling or self.scaling)
+        return scores, embeddings
+
+    def score(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return scores and logits in class order, float32 of shape (n, n_classes).
+
+        Args:
+            pixels: float32 of shape (n, height, width, channels), not scaled.
+        """
+        scores, _, logits = self._ask(pixels, self.scaling)
+        return scores, logits
+
+    def _ask(self, pixels: tf.Tensor, scaling: str) -> tuple[tf.Tensor, ...]:
+        rule = pixel_scaling(scaling, self.model.channels)
+        return self._run(
             tf.convert_to_tensor(pixels, tf.float32),
             tf.constant(rule.reverses),
             tf.constant(rule.multiply),
@@ -98,7 +113,7 @@ def apply_scaling(pixels: tf.Tensor, scaling: PixelScaling) -> tf.Tensor:
     return turned * scaling.multiply + scaling.add
 
 
-def with_constant_weights(traced: Any) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def with_constant_weights(traced: Any) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Return a traced function whose weights are constants, or itself where that cannot be."""
     n_bytes = sum(
         variable.shape.num_elements() * variable.dtype.size for variable in traced.variables
@@ -130,32 +145,48 @@ class PredictWorker:
 
 
 def predict_shard(spec: ShardSpec, worker: PredictWorker) -> Receipt:
-    """Predict the images of a shard and write its two files, the receipt in the last one."""
-    id_blocks, score_blocks, embedding_blocks = [], [], []
-    for ids, pixels in worker.source.batches(spec.image_ids, worker.batch_size):
-        scores, embeddings = worker.predictor.predict(pixels)
-        id_blocks.append(ids)
-        score_blocks.append(scores.numpy())
-        embedding_blocks.append(embeddings.numpy())
-        worker.on_images(len(ids))
-    n_classes = worker.predictor.model.head.n_classes
-    ids = np.concatenate(id_blocks) if id_blocks else np.empty(0, np.int64)
-    scores = np.concatenate(score_blocks) if id_blocks else np.empty((0, n_classes), np.float32)
-    width = worker.predictor.embedding_width
-    embeddings = np.concatenate(embedding_blocks) if id_blocks else np.empty((0, width), np.float32)
-
+    """Predict the images of a shard and write its three files, the predictions last."""
+    blocks = zip(*_predict_batches(spec, worker), strict=True)
+    ids, scores, embeddings, sizes, values, hashes = (np.concatenate(block) for block in blocks)
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(embeddings).all(axis=1)
     _check_probabilities(scores[finite], worker.predictor.model)
     left_out = _left_out(spec, worker.source, ids, finite)
     ids, scores, embeddings = ids[finite], scores[finite], embeddings[finite]
+    measured = Measured(values[finite], hashes[finite])
     receipt = Receipt(spec.stage, spec.index, len(ids), left_out)
     y_true = worker.source.listing.images["y_true"].to_numpy()[ids]
     folder = worker.folder
     folder.write_shard("embeddings", spec.index, _embeddings_table(ids, embeddings), receipt)
     folder.write_shard(
+        "properties", spec.index, properties_table(ids, sizes[finite], measured), receipt
+    )
+    folder.write_shard(
         spec.stage, spec.index, predictions_table(ids, y_true, scores, worker.rule), receipt
     )
     return receipt
+
+
+def _predict_batches(
+    spec: ShardSpec, worker: PredictWorker
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield ids, scores, embeddings, sizes, values and hashes; at first of a batch of no images.
+
+    The images are measured on another thread while the model works on them.
+    """
+    source, predictor = worker.source, worker.predictor
+    yield (
+        np.empty(0, np.int64),
+        np.empty((0, predictor.model.head.n_classes), np.float32),
+        np.empty((0, predictor.embedding_width), np.float32),
+        np.empty((0, 3), np.int64),
+        *measure_images(np.empty((0, 1, 1, 1), np.float32), (0.0, 255.0)),
+    )
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for ids, pixels, sizes in source.sized_batches(spec.image_ids, worker.batch_size):
+            measuring = pool.submit(measure_images, pixels.numpy(), source.pixel_range)
+            scores, embeddings = predictor.predict(pixels)
+            yield ids, scores.numpy(), embeddings.numpy(), sizes, *measuring.result()
+            worker.on_images(len(ids))
 
 
 def predictions_table(

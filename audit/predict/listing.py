@@ -78,6 +78,31 @@ def list_images(
     return _list_flat(data, classes, label_regex) if label_regex else _list_folders(data, classes)
 
 
+def list_unlabelled(root: Path) -> Listing:
+    """List all images below a folder; they have no class.
+
+    Returns:
+        A listing with the one class "", which every image is of.
+
+    Raises:
+        DatasetError: if there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise DatasetError(
+            f"There is no folder of images at `{root}`. Received: a path that"
+            f" {'is no folder' if root.exists() else 'does not exist'}. Give a folder; its images"
+            " may lie in folders of their own, and need no labels."
+        )
+    found, left_out = _walk(root, "")
+    if not found:
+        raise DatasetError(
+            f"No image in `{root}`. Received: 0 files ending in {', '.join(IMAGE_SUFFIXES)},"
+            f" {len(left_out)} other files. Give a folder with images."
+        )
+    labelled = pd.DataFrame({"path": found, "label": ""})
+    return make_listing("flat", root, labelled, ("",), left_out)
+
+
 def make_listing(
     kind: Literal["folders", "flat", "manifest", "dataset"],
     root: Path | None,

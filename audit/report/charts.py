@@ -1,7 +1,7 @@
 """Charts as static SVG, drawn by Vega-Lite through vl-convert, without a browser.
 
-In: rows of `metrics.json`. Out: SVG text for `render` to place in a page. Colours are CSS variables
-of `static/report.css`, so a chart follows light, dark and print.
+In: rows of `metrics.json` and `probes.parquet`. Out: SVG text for `render` to place in a page.
+Colours are CSS variables of `static/report.css`, so a chart follows light, dark and print.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ Spec = dict[str, Any]
 WIDTH, HEIGHT = 300, 260
 SERIES = ("var(--series-1)", "var(--series-2)", "var(--series-3)", "var(--series-4)")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
-"""Lines differ in dash as well, so that colour never carries a meaning alone."""
+SHAPES = ("circle", "diamond", "square", "triangle-up")
+"""Lines differ in dash and dots in shape as well, so that colour never carries a meaning alone."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,59 @@ def threshold_chart(
         },
     ]
     return _draw({"data": {"values": values}, "layer": layers}, label)
+
+
+def fall_chart(rows: Sequence[Row], strengths: Sequence[str], label: str) -> Chart:
+    """Draw falls of accuracy with their intervals, a line of dots for each transformation.
+
+    Args:
+        rows: `transformation`, `strength`, `fall`, `low`, `high`, in the order of the lines.
+        strengths: names of the strengths, the mildest first; they differ in colour and in shape.
+        label: what the chart shows, in words.
+    """
+    names = list(dict.fromkeys(row["transformation"] for row in rows))
+    order = {"domain": list(strengths), "range": list(SERIES[: len(strengths)])}
+    shapes = {"domain": list(strengths), "range": list(SHAPES[: len(strengths)])}
+    legend = {"orient": "top", "title": None, "symbolOpacity": 1}
+    most = max((row["high"] for row in rows if row["high"] is not None), default=1.0)
+    x = {
+        "field": "fall",
+        "type": "quantitative",
+        "axis": {"title": "Share that turns wrong", "format": "%", "tickCount": 4},
+        "scale": {"domain": [0, min(1.0, max(0.1, most))], "nice": True},
+    }
+    y = {
+        "field": "transformation",
+        "type": "nominal",
+        "sort": names,
+        "axis": {"title": None, "labelLimit": 110, "labelFontSize": 12, "grid": True},
+    }
+    shared = {
+        "y": y,
+        "yOffset": {"field": "strength", "type": "nominal", "sort": list(strengths)},
+        "color": {"field": "strength", "type": "nominal", "legend": legend, "scale": order},
+    }
+    layers = [
+        {
+            "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.55},
+            "encoding": {**shared, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "opacity": 1, "size": 42},
+            "encoding": {
+                **shared,
+                "x": x,
+                "shape": {
+                    "field": "strength",
+                    "type": "nominal",
+                    "legend": legend,
+                    "scale": shapes,
+                },
+            },
+        },
+    ]
+    size = {"width": 230, "height": {"step": 30, "for": "position"}}
+    return _draw({**size, "data": {"values": list(rows)}, "layer": layers}, label)
 
 
 def _share_axis(field: str, title: str) -> Spec:

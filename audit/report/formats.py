@@ -25,9 +25,11 @@ def is_defined(value: float | None) -> bool:
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with thousands set apart: 2000 becomes 2,000."""
+    """Return a whole number with thousands set apart: 2000 becomes 2,000; 0.3 is "< 1"."""
     if value is None or not math.isfinite(value):
         return NOTHING
+    if 0 < value < 0.5:
+        return f"<{SPACE}1"
     return f"{round(value):,}"
 
 
@@ -45,6 +47,13 @@ def percent_range(low: float | None, high: float | None, digits: int = 1) -> str
     return f"{_bare_percent(low, digits)}–{_bare_percent(high, digits)}{SPACE}%"
 
 
+def count_range(low: float | None, high: float | None) -> str:
+    """Return an interval of counts: 41–52."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{count(low)}–{count(high)}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with a fixed number of decimals; a tiny one as a bound, never as zero."""
     if value is None or not math.isfinite(value):
@@ -57,10 +66,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Return an interval of numbers."""
+    """Return an interval of numbers: 1.87–2.75, or −0.30 to 0.34 across zero."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{number(low, digits)}–{number(high, digits)}"
+    join = "–" if low >= 0 else " to "
+    return f"{number(low, digits)}{join}{number(high, digits)}"
 
 
 def ratio(value: float | None) -> str:
@@ -78,6 +88,20 @@ def ratio_range(low: float | None, high: float | None) -> str:
     return f"{ratio(low)}–{ratio(high)}"
 
 
+def probability(value: float | None, name: str = "q") -> str:
+    """Return a p- or q-value: q = 0.012, or q < 0.001; one below 0.05 is never shown as 0.050.
+
+    Without a name only the number: 0.012, or < 0.001.
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:.3f}"
+    bound = "0.001" if value < 0.001 else "0.05" if value < 0.05 <= float(text) else ""
+    if bound:
+        return f"{name}{SPACE}<{SPACE}{bound}".lstrip()
+    return f"{name}{SPACE}={SPACE}{text}" if name else text
+
+
 def plural(value: float, singular: str, many: str | None = None) -> str:
     """Return the noun that goes with a count."""
     return singular if value == 1 else many or singular + "s"
@@ -90,6 +114,11 @@ def legible(text: Any) -> str:
     `\\u202e` and the like, so that the reader sees what is there and the page keeps its order.
     """
     return "".join(_spell_out(character) for character in str(text))
+
+
+def legible_lines(text: Any) -> str:
+    """Do the same with a text of several lines, which stay lines."""
+    return "\n".join(legible(line) for line in str(text).split("\n"))
 
 
 def shorten(text: Any, length: int = 60) -> str:
@@ -135,6 +164,7 @@ def _spell_out(character: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
+    "count_range": count_range,
     "percent": percent,
     "percent_range": percent_range,
     "number": number,
@@ -142,7 +172,9 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "ratio": ratio,
     "ratio_range": ratio_range,
     "plural": plural,
+    "probability": probability,
     "legible": legible,
+    "legible_lines": legible_lines,
     "shorten": shorten,
     "compact": compact,
 }

@@ -15,6 +15,12 @@ OVERLAY_OPACITY = 0.85
 FIRST_HEAT, FULL_HEAT = 0.3, 0.9
 """Shares of the scale between which a colour fades in over the picture."""
 
+HALF_PEAK = 128
+"""From this heat on a pixel belongs to the focus."""
+
+SMALLEST_CROP, LARGEST_CROP = 0.25, 0.5
+"""Sides of the squares that are cut out, as shares of the picture's shorter side."""
+
 PICTURE_BRIGHTNESS = 0.8
 """Under a map the picture is grey and dimmed to this, so that only heat has a colour."""
 
@@ -69,6 +75,29 @@ def overlay(picture: NDArray[np.uint8], cam: NDArray[np.uint8], share: float = 1
     return encode_jpeg(np.rint(blended).astype(np.uint8))
 
 
+def focus_crop(picture: NDArray[np.uint8], cam: NDArray[np.uint8]) -> bytes:
+    """Cut the square under a map's hottest region out of a picture and return it as JPEG.
+
+    The region is what hangs together with the peak at or above half of it. The square holds it, but
+    is a quarter to a half of the picture's shorter side wide: of a longer region it shows the part
+    around the centre of mass, so that a crop never shows the whole picture.
+
+    Args:
+        picture: uint8 BGR of shape (height, width, 3).
+        cam: uint8 of shape (h, w), 255 at the map's own peak.
+    """
+    height, width = picture.shape[:2]
+    _, regions = cv2.connectedComponents((cam >= HALF_PEAK).astype(np.uint8), connectivity=8)
+    rows, columns = np.nonzero(regions == regions.flat[cam.argmax()])
+    heat = cam[rows, columns]
+    tall, y = _extent(rows, heat, height / cam.shape[0])
+    wide, x = _extent(columns, heat, width / cam.shape[1])
+    smallest, largest = (share * min(height, width) for share in (SMALLEST_CROP, LARGEST_CROP))
+    side = max(1, round(np.clip(max(tall, wide), smallest, largest)))
+    top, left = _first_pixel(y, side, height), _first_pixel(x, side, width)
+    return encode_jpeg(picture[top : top + side, left : left + side])
+
+
 def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
     """Return uint8 BGR of shape (height, width, 3) as JPEG without metadata."""
     _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -102,6 +131,19 @@ def strip_metadata(jpeg: bytes) -> bytes:
             kept.append(jpeg[position:end])
         position = end
     return b"".join(kept) + jpeg[position:]
+
+
+def _extent(
+    positions: NDArray[np.intp], heat: NDArray[np.uint8], scale: float
+) -> tuple[float, float]:
+    """Return the length and the centre of mass of a region along an axis, in pixels."""
+    length = float(positions.max() - positions.min() + 1) * scale
+    return length, float(np.average(positions + 0.5, weights=heat)) * scale
+
+
+def _first_pixel(centre: float, side: int, length: int) -> int:
+    """Return where a stretch around a centre begins, moved so that it lies inside."""
+    return min(max(round(centre - side / 2), 0), length - side)
 
 
 def _blend_tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

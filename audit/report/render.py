@@ -20,7 +20,19 @@ from audit.report.charts import Chart
 from audit.report.formats import FILTERS, is_defined
 from audit.report.maps import MapLayer, ShardMaps, iter_shard_maps, map_layers
 from audit.report.run_data import RunData, read_run, read_top_scores, records
-from audit.report.views import errors, metrics, overview, patterns, run
+from audit.report.views import (
+    errors,
+    findings,
+    gallery,
+    labels,
+    metrics,
+    overview,
+    patterns,
+    probes,
+    run,
+    slices,
+    targets,
+)
 from audit.run_folder import RunFolder
 
 Progress = Callable[[int, int], None]
@@ -55,9 +67,11 @@ def render_report(folder: RunFolder, *, progress: Progress | None = None) -> Pat
         shutil.rmtree(left_over, ignore_errors=True)
     writer = PageWriter(fresh, make_environment())
     writer.write_static()
-    _write_error_pictures(folder, data, fresh)
     found = patterns.pattern_views(data)
+    pictured = _write_evidence_pages(data, writer)
+    _write_pictures(folder, pictured | set(data.errors["image_id"].tolist()), fresh)
     _write_pattern_pictures(data, fresh)
+    _copy_lists(folder, data, fresh)
     _write_error_pages(folder, data, found, writer, progress)
     _write_other_pages(data, found, writer)
     if report.exists():
@@ -129,10 +143,9 @@ def _drawing(chart: Chart) -> Markup:
     return Markup(chart.svg)
 
 
-def _write_error_pictures(folder: RunFolder, data: RunData, target: Path) -> None:
-    """Copy what the model saw of each error, without metadata."""
+def _write_pictures(folder: RunFolder, wanted: set[int], target: Path) -> None:
+    """Copy what the model saw of these images, as far as it was kept, without metadata."""
     (target / "images").mkdir(parents=True, exist_ok=True)
-    wanted = set(data.errors["image_id"])
     for shard in folder.iter_shards("thumbnails", ["image_id", "jpeg"]):
         for image_id, jpeg in shard.itertuples(index=False, name=None):
             if image_id in wanted:
@@ -160,12 +173,13 @@ def _write_error_pages(
     layers = map_layers(data.layers) if data.is_explained else ()
     scores = read_top_scores(folder, left, errors.N_TOP_SCORES)
     exemplars = {pattern.number: pattern.exemplars for pattern in found}
+    cropped = {crop.thumb.image_id: crop.photo for pattern in found for crop in pattern.crops}
     maker = errors.ErrorPageMaker.build(data, layers, scores, exemplars)
 
     def write(image_id: int, maps: ShardMaps | None) -> None:
         page = maker.page(image_id, maps)
         if maps is not None and page.thumb.photo:
-            _write_overlays(page, maps, layers, writer.folder)
+            _write_overlays(page, maps, layers, writer.folder, cropped.get(image_id))
         writer.write(page.thumb.href, "error.html", page)
         left.discard(image_id)
         if progress is not None:
@@ -180,9 +194,16 @@ def _write_error_pages(
 
 
 def _write_overlays(
-    page: errors.ErrorPage, maps: ShardMaps, layers: tuple[MapLayer, ...], target: Path
+    page: errors.ErrorPage,
+    maps: ShardMaps,
+    layers: tuple[MapLayer, ...],
+    target: Path,
+    crop: str | None,
 ) -> None:
-    """Write the fused map of both classes, on one scale, and the last layer's, over the picture."""
+    """Write the fused map of both classes, on one scale, and the last layer's, over the picture.
+
+    With `crop` as a file name, what lies under the predicted class' focus is cut out as well.
+    """
     image_id = page.thumb.image_id
     picture = images.decode_picture(_picture_path(target, image_id).read_bytes())
     fused = next((n for n, layer in enumerate(layers) if layer.is_fused), None)
@@ -191,6 +212,8 @@ def _write_overlays(
         if item.heat and row is not None and fused is not None:
             cam = maps.cam(row, fused)
             (target / item.heat).write_bytes(images.overlay(picture, cam, item.share))
+            if crop and item.role == "predicted":
+                (target / crop).write_bytes(images.focus_crop(picture, cam))
     if page.last_heat and page.last_layer is not None:
         row = maps.rows[image_id, page.explained[0].index]
         cam = maps.cam(row, layers.index(page.last_layer))
@@ -201,13 +224,37 @@ def _picture_path(target: Path, image_id: int) -> Path:
     return target / "images" / f"{image_id}.jpg"
 
 
+def _write_evidence_pages(data: RunData, writer: PageWriter) -> set[int]:
+    """Write findings, targets, slices, labels and probes; return the images on these pages."""
+    found = findings.findings_page(data)
+    todo, each_todo = targets.targets_page(data), targets.target_pages(data)
+    doubted = labels.labels_page(data)
+    writer.write("findings.html", "findings.html", found)
+    writer.write("targets.html", "targets.html", todo)
+    for page in each_todo:
+        writer.write(page.target.href, "target.html", page)
+    writer.write("slices.html", "slices.html", slices.slices_page(data))
+    for part in slices.slice_pages(data):
+        writer.write(part.slice.href, "slice.html", part)
+    writer.write("labels.html", "labels.html", doubted)
+    writer.write("robustness.html", "robustness.html", probes.probes_page(data))
+    shown = found.image_ids() | todo.image_ids() | doubted.image_ids()
+    return shown.union(*(page.image_ids() for page in each_todo))
+
+
+def _copy_lists(folder: RunFolder, data: RunData, target: Path) -> None:
+    """Copy the lists of images of each target, so that the report can be shared on its own."""
+    for name in targets.list_files(data):
+        (target / name).write_bytes((folder.path / name).read_bytes())
+
+
 def _write_other_pages(
     data: RunData, found: tuple[patterns.PatternView, ...], writer: PageWriter
 ) -> None:
     writer.write("index.html", "index.html", overview.overview_page(data, found))
     writer.write("metrics.html", "metrics.html", metrics.metrics_page(data))
-    for gallery in errors.gallery_pages(data):
-        writer.write(errors.gallery_file(gallery.number), "errors.html", gallery)
+    for shown in gallery.gallery_pages(data):
+        writer.write(gallery.gallery_file(shown.number), "errors.html", shown)
     writer.write("patterns.html", "patterns.html", patterns.patterns_page(data, found))
     for page in patterns.pattern_pages(data, found):
         writer.write(page.pattern.href, "pattern.html", page)

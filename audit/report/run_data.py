@@ -1,30 +1,44 @@
 """Read once what every page needs from a run folder.
 
-In: a run folder whose metrics are done; explanations and patterns may still be missing. Out: frames
-in a fixed order. Nothing is computed here but joins, and maps and pictures are left on disk.
+In: a run folder whose metrics are done; what comes after may still be missing. Out: frames in a
+fixed order. Nothing is computed here but joins, and maps and pictures are left on disk.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from audit.errors import RunFolderError
+from audit.report.diagnosis import Diagnosis, read_diagnosis, table_or_empty
 from audit.run_folder import FUSED_LAYER, RunFolder
 
-PATTERN_COLUMNS = ("pattern", "name", "n_errors", "exemplars")
+PATTERN_COLUMNS = (
+    *("pattern", "name", "kind", "n_errors", "share_of_errors", "stability", "confusions"),
+    *("n_controls", "control_share", "n_true_controls", "true_control_share"),
+    *("lift", "lift_low", "lift_high", "q_value", "exemplars"),
+    *("mean_height", "mean_width", "mean_map", "verdict"),
+)
+CAUSE_COLUMNS = (
+    *("n_tested", "best_area", "repaired", "repaired_low", "repaired_high", "elsewhere"),
+    *("logit_fall", "logit_fall_low", "logit_fall_high", "blur_repaired", "blur_elsewhere"),
+    *("causal_p", "causal_q", "areas", "n_pasted", "pasted_wrong", "pasted_elsewhere_wrong"),
+)
+"""Columns of `patterns.parquet` that only a run whose patterns were painted out has."""
 
 
 @dataclass(frozen=True)
 class RunData:
     """What a run found. `errors` is ordered by falling confidence, then `image_id`.
 
-    `metadata` holds the columns the user brought, one row per error in the same order. `pictures`
-    gives height and width of what the model saw, for images that have it; `peaks` the peak of the
-    fused map by (image_id, explained_class), 0 where nothing speaks for the class.
+    `metadata` holds the columns the user brought, one row per error in the same order. `images` has
+    `path` and `y_true` of all images, by image id. `pictures` gives height and width of what the
+    model saw, for images that have it; `peaks` the peak of the fused map by (image_id,
+    explained_class), 0 where nothing speaks for the class.
     """
 
     manifest: Mapping[str, Any]
@@ -32,6 +46,7 @@ class RunData:
     class_names: tuple[str, ...]
     classes: pd.DataFrame
     confusion: pd.DataFrame
+    images: pd.DataFrame
     errors: pd.DataFrame
     metadata: pd.DataFrame
     patterns: pd.DataFrame
@@ -39,11 +54,28 @@ class RunData:
     unreadable: pd.DataFrame
     pictures: Mapping[int, tuple[int, int]]
     peaks: Mapping[tuple[int, int], float]
+    diagnosis: Diagnosis
 
     @property
     def is_explained(self) -> bool:
         """Whether there are heat-maps; a run that stopped early has none."""
         return not self.layers.empty
+
+    @cached_property
+    def error_rows(self) -> dict[int, int]:
+        """The row of each error in `errors`, by image id."""
+        return {int(image_id): row for row, image_id in enumerate(self.errors["image_id"])}
+
+    @cached_property
+    def error_records(self) -> list[dict[str, Any]]:
+        """The rows of `errors` by column name."""
+        return records(self.errors)
+
+    @cached_property
+    def pattern_names(self) -> dict[int, str]:
+        """The name of each pattern, by its number."""
+        pairs = zip(self.patterns["pattern"], self.patterns["name"], strict=True)
+        return {int(number): str(name) for number, name in pairs}
 
 
 def read_run(folder: RunFolder) -> RunData:
@@ -58,6 +90,7 @@ def read_run(folder: RunFolder) -> RunData:
             " computed. Start the same `gradcam-audit run` again; it goes on where it stopped."
         )
     manifest = folder.read_manifest()
+    images = folder.read_table("images").set_index("image_id")
     errors = _read_errors(folder)
     return RunData(
         manifest=manifest,
@@ -65,13 +98,15 @@ def read_run(folder: RunFolder) -> RunData:
         class_names=tuple(str(name) for name in manifest["class_names"]),
         classes=folder.read_table("class_metrics"),
         confusion=folder.read_table("confusion"),
+        images=images[["path", "y_true"]],
         errors=errors,
-        metadata=_read_metadata(folder, errors["image_id"]),
+        metadata=images.drop(columns=["path", "y_true"]).loc[errors["image_id"]],
         patterns=_read_patterns(folder),
-        layers=_table_or_empty(folder, "layers", ("layer", "kept", "order")),
-        unreadable=_table_or_empty(folder, "unreadable", ("path", "kind", "reason")),
+        layers=table_or_empty(folder, "layers", ("layer", "kept", "order")),
+        unreadable=table_or_empty(folder, "unreadable", ("path", "kind", "reason")),
         pictures=_read_picture_sizes(folder),
         peaks=_read_fused_peaks(folder),
+        diagnosis=read_diagnosis(folder),
     )
 
 
@@ -100,13 +135,8 @@ def _read_errors(folder: RunFolder) -> pd.DataFrame:
     return errors.sort_values(["p_pred", "image_id"], ascending=[False, True], ignore_index=True)
 
 
-def _read_metadata(folder: RunFolder, image_ids: pd.Series) -> pd.DataFrame:
-    images = folder.read_table("images").set_index("image_id")
-    return images.drop(columns=["path", "y_true"]).loc[image_ids]
-
-
 def _error_patterns(folder: RunFolder) -> dict[int, int]:
-    focus = _table_or_empty(folder, "focus", ("image_id", "role", "is_predicted", "pattern"))
+    focus = table_or_empty(folder, "focus", ("image_id", "role", "is_predicted", "pattern"))
     chosen = focus[(focus["role"] == "error") & focus["is_predicted"].astype(bool)]
     chosen = chosen[chosen["pattern"] > 0]
     pairs = zip(chosen["image_id"], chosen["pattern"], strict=True)
@@ -134,14 +164,10 @@ def _read_fused_peaks(folder: RunFolder) -> dict[tuple[int, int], float]:
 
 
 def _read_patterns(folder: RunFolder) -> pd.DataFrame:
-    patterns = _table_or_empty(folder, "patterns", PATTERN_COLUMNS)
-    return patterns.sort_values("pattern", ignore_index=True)
-
-
-def _table_or_empty(folder: RunFolder, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    if not folder.table_path(name).is_file():
-        return pd.DataFrame(columns=list(columns))
-    return folder.read_table(name)
+    """Return the patterns; what no test has told yet is not defined."""
+    patterns = table_or_empty(folder, "patterns", PATTERN_COLUMNS)
+    untold = [name for name in (*PATTERN_COLUMNS, *CAUSE_COLUMNS) if name not in patterns]
+    return patterns.assign(**dict.fromkeys(untold)).sort_values("pattern", ignore_index=True)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

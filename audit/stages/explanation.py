@@ -1,4 +1,4 @@
-"""From predictions to heat-maps of errors and controls: the stage explain."""
+"""From predictions to heat-maps of errors and controls, and what painting out does to errors."""
 
 import logging
 from functools import cache
@@ -12,6 +12,7 @@ from audit.run_folder import OCCLUSION
 from audit.stages.context import Context
 
 if TYPE_CHECKING:
+    from audit.explain.causal import Asker
     from audit.explain.consensus import Consensus
     from audit.explain.maps import Explainer
     from audit.explain.occlusion import OcclusionExplainer
@@ -28,7 +29,8 @@ def explain(audit: Context) -> None:
     predictions = folder.read_predictions()
     explained = choose_explained(audit, predictions)
     specs = cut_shards("explanations", explained["image_id"], audit.config.explain_shard_size)
-    stored = predictions.set_index("image_id")[["y_true", "y_pred", "p_pred"]]
+    stored = explained.merge(predictions[["image_id", "p_pred"]], on="image_id")
+    stored = stored.set_index("image_id")[["y_true", "y_pred", "p_pred", "other_class"]]
 
     def make_worker() -> ExplainWorker:
         return ExplainWorker(
@@ -58,6 +60,43 @@ def explain(audit: Context) -> None:
             f"{len(left_out)} images were predicted but could not be read again to be"
             f" explained, the first because {left_out[0][1]}.",
         )
+
+
+def find_causes(audit: Context) -> None:
+    """Paint out what each error's map shows, and ask again, shard by shard."""
+    if audit.config.causal == "off":
+        return
+    prepare_tensorflow()
+    from audit.explain.causal import PLANS, CausalWorker, causal_shard, predicted_maps
+
+    folder, config = audit.folder, audit.config
+    predictions = folder.read_predictions()
+    errors = predictions.loc[predictions["y_true"] != predictions["y_pred"], "image_id"]
+    predicted = predictions.set_index("image_id")[["y_true", "y_pred", "p_pred"]]
+
+    def make_worker() -> CausalWorker:
+        return CausalWorker(
+            folder,
+            audit.inputs.source,
+            make_asker(audit),
+            predicted,
+            predicted_maps(folder, predicted),
+            PLANS[config.causal],
+            config.seed,
+            bar.update,
+        )
+
+    specs = cut_shards("causes", errors, config.explain_shard_size)
+    with audit.bar("causes", len(errors)) as bar:
+        run_shards(folder, specs, causal_shard, make_worker, bar.update)
+
+
+def make_asker(audit: Context) -> "Asker":
+    """Return what asks the model about painted images, with the predictor that predicted."""
+    from audit.explain.causal import Asker
+
+    inputs, batch_size = audit.inputs, audit.config.batch_size
+    return Asker(inputs.predictor, inputs.rule, batch_size)
 
 
 def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:

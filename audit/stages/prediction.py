@@ -1,5 +1,6 @@
 """From a listing to predictions and metrics: the stages list, predict and metrics."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -86,7 +87,9 @@ def _describe_model(audit: Context, model: "AuditedModel") -> None:
     """Put into the manifest what is known only once the model is loaded."""
     positive = audit.inputs.rule.positive
     audit.manifest["positive_class"] = None if positive is None else audit.class_names[positive]
-    audit.manifest |= describe_model(model, audit.config)
+    given = audit.inputs.model_input
+    path = given if isinstance(given, Path) else None
+    audit.manifest |= describe_model(model, path, audit.config)
     if model.head.logits_from == "log-odds of the probability":
         audit.warn("logits", f"The maps explain a substitute. {model.head.explained}")
 

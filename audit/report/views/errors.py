@@ -1,57 +1,32 @@
-"""The gallery of all errors and the page of each error."""
+"""The page of each error."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from audit.report.formats import legible
 from audit.report.maps import LAYER_DETAIL, MapLayer, ShardMaps, pack_layers
 from audit.report.run_data import RunData, records
-from audit.report.views.parts import (
+from audit.report.views.causes import TreatmentRow, Trials, treatment_rows
+from audit.report.views.findings import number_of, target_href
+from audit.report.views.parts import Site, make_site
+from audit.report.views.slices import filtered_slices, slice_views
+from audit.report.views.thumbs import (
     ErrorThumb,
-    Site,
     error_thumbs,
-    make_site,
-    pattern_names,
     picture_name,
     single,
 )
 
-PAGE_SIZE = 200
 N_TOP_SCORES = 8
 N_SIBLINGS = 6
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One entry of a filter."""
+class Link:
+    """A page of the report by name."""
 
-    value: int
     name: str
-    count: int
-
-
-@dataclass(frozen=True)
-class GalleryPage:
-    """One page of the gallery. The first carries `data`, all errors in columns, to filter."""
-
-    site: Site
-    number: int
-    n_pages: int
-    thumbs: tuple[ErrorThumb, ...]
-    first: int
-    true_classes: tuple[Choice, ...]
-    predicted_classes: tuple[Choice, ...]
-    patterns: tuple[Choice, ...]
-    n_outside_patterns: int
-    data: Mapping[str, Any] | None
-
-    @property
-    def last(self) -> int:
-        return self.first + len(self.thumbs) - 1
+    href: str
 
 
 @dataclass(frozen=True)
@@ -100,33 +75,9 @@ class ErrorPage:
     metadata: tuple[tuple[str, Any], ...]
     pattern_href: str | None
     siblings: tuple[ErrorThumb, ...]
-
-
-def gallery_pages(data: RunData) -> Iterator[GalleryPage]:
-    """Yield the pages of the gallery in order; there is one even when there is no error."""
-    n_pages = max(1, math.ceil(len(data.errors) / PAGE_SIZE))
-    site, names = make_site(data), pattern_names(data)
-    true_classes = _choices(data.errors["y_true"], data.class_names)
-    predicted_classes = _choices(data.errors["y_pred"], data.class_names)
-    in_pattern = data.errors.loc[data.errors["pattern"] > 0, "pattern"]
-    for number in range(1, n_pages + 1):
-        first = (number - 1) * PAGE_SIZE
-        yield GalleryPage(
-            site=site,
-            number=number,
-            n_pages=n_pages,
-            thumbs=tuple(error_thumbs(data, data.errors.iloc[first : first + PAGE_SIZE])),
-            first=first + 1,
-            true_classes=true_classes,
-            predicted_classes=predicted_classes,
-            patterns=_choices(in_pattern, names),
-            n_outside_patterns=len(data.errors) - len(in_pattern),
-            data=_gallery_data(data) if number == 1 else None,
-        )
-
-
-def gallery_file(number: int) -> str:
-    return "errors.html" if number == 1 else f"errors-{number}.html"
+    treatments: tuple[TreatmentRow, ...]
+    slices: tuple[Link, ...]
+    targets: tuple[Link, ...]
 
 
 @dataclass(frozen=True)
@@ -142,6 +93,9 @@ class ErrorPageMaker:
     siblings: Mapping[int, Sequence[ErrorThumb]]
     packed_layers: str
     metadata: Sequence[tuple[tuple[str, Any], ...]]
+    trials: Trials
+    slices: Mapping[int, Sequence[Link]]
+    targets: Mapping[int, Sequence[Link]]
 
     @classmethod
     def build(
@@ -159,12 +113,22 @@ class ErrorPageMaker:
             scores: the highest scores by image id.
             siblings: the exemplars by pattern.
         """
-        thumbs = error_thumbs(data, data.errors)
+        thumbs = error_thumbs(data, range(len(data.errors)))
         positions = {thumb.image_id: n for n, thumb in enumerate(thumbs)}
-        rows = records(data.errors)
         metadata = [tuple(row.items()) for row in records(data.metadata)]
         return cls(
-            data, rows, layers, scores, thumbs, positions, siblings, pack_layers(layers), metadata
+            data=data,
+            rows=data.error_records,
+            layers=layers,
+            scores=scores,
+            thumbs=thumbs,
+            positions=positions,
+            siblings=siblings,
+            packed_layers=pack_layers(layers),
+            metadata=metadata,
+            trials=Trials.of(data.diagnosis.causes),
+            slices=_slices_of_images(data),
+            targets=_targets_of_images(data),
         )
 
     def page(self, image_id: int, maps: ShardMaps | None) -> ErrorPage:
@@ -192,6 +156,11 @@ class ErrorPageMaker:
             metadata=self.metadata[n],
             pattern_href=f"pattern-{thumb.pattern}.html" if thumb.pattern else None,
             siblings=tuple(siblings[:N_SIBLINGS]),
+            treatments=treatment_rows(
+                self.trials.of_image(image_id), int(row["y_true"]), self.data.class_names
+            ),
+            slices=tuple(self.slices.get(image_id, ())),
+            targets=tuple(self.targets.get(image_id, ())),
         )
 
     def _explained(self, image_id: int, y_true: int, y_pred: int) -> tuple[ExplainedClass, ...]:
@@ -252,27 +221,25 @@ def _last_layer(layers: Sequence[MapLayer]) -> int | None:
     return own[-1] if own else None
 
 
-def _choices(values: pd.Series, names: Mapping[int, str] | Sequence[str]) -> tuple[Choice, ...]:
-    counts = values.value_counts().sort_index()
-    pairs = zip(counts.index.tolist(), counts.tolist(), strict=True)
-    return tuple(Choice(value, names[value], count) for value, count in pairs)
+def _slices_of_images(data: RunData) -> dict[int, list[Link]]:
+    """Return the confirmed slices that each error is in."""
+    result: dict[int, list[Link]] = {}
+    pages = {view.number: Link(view.name, view.href) for view in slice_views(data)}
+    for number, (_, rows) in filtered_slices(data).items():
+        for image_id in data.errors["image_id"].iloc[rows]:
+            result.setdefault(int(image_id), []).append(pages[number])
+    return result
 
 
-def _gallery_data(data: RunData) -> dict[str, Any]:
-    """Return every error in columns, names once; `pictures` is 0 none, 1 picture, 2 overlay too."""
-    errors = data.errors
-    pictures = [
-        int(image_id in data.pictures) + int(data.peaks.get((image_id, y_pred), 0) > 0)
-        for image_id, y_pred in zip(errors["image_id"], errors["y_pred"], strict=True)
-    ]
-    return {
-        "classes": [legible(name) for name in data.class_names],
-        "patterns": {number: legible(name) for number, name in pattern_names(data).items()},
-        "id": errors["image_id"].tolist(),
-        "true": errors["y_true"].tolist(),
-        "predicted": errors["y_pred"].tolist(),
-        "confidence": [single(value) for value in errors["p_pred"]],
-        "pattern": errors["pattern"].tolist(),
-        "pictures": pictures,
-        "path": [legible(path) for path in errors["path"]],
+def _targets_of_images(data: RunData) -> dict[int, list[Link]]:
+    """Return the targets that name each image."""
+    found = data.diagnosis
+    pages = {
+        str(target["id"]): Link(str(target["title"]), target_href(number_of(target["id"])))
+        for target in found.targets
     }
+    result: dict[int, list[Link]] = {}
+    rows = found.target_images[["image_id", "target"]].dropna().drop_duplicates()
+    for image_id, target in rows.itertuples(index=False, name=None):
+        result.setdefault(int(image_id), []).append(pages[target])
+    return result

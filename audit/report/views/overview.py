@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from audit.report.diagnosis import CAUSAL
 from audit.report.run_data import RunData, records
+from audit.report.views.findings import FindingView, finding_views
 from audit.report.views.parts import (
     ClassTable,
-    ErrorThumb,
     Estimate,
     Measure,
     Pair,
@@ -15,7 +16,6 @@ from audit.report.views.parts import (
     Whisker,
     class_table,
     confused_pairs,
-    error_thumbs,
     estimate,
     gallery_href,
     make_site,
@@ -24,6 +24,8 @@ from audit.report.views.parts import (
     whisker,
 )
 from audit.report.views.patterns import PatternView
+from audit.report.views.targets import TargetView, target_views
+from audit.report.views.thumbs import ErrorThumb, error_thumbs
 
 MAX_GRID_CLASSES = 20
 """Up to so many classes the confusion matrix is drawn whole."""
@@ -32,6 +34,8 @@ MAX_CLASSES = 20
 MAX_PAIRS = 10
 N_SHADES = 10
 N_TELLING = 8
+N_FINDINGS = 5
+N_TARGETS = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class OverviewPage:
     site: Site
     accuracy: Estimate
     warnings: tuple[RunWarning, ...]
+    findings: tuple[FindingView, ...]
+    targets: tuple[TargetView, ...]
+    is_diagnosed: bool
     measures: tuple[Measure, ...]
     sides: tuple[SideOfErrors, ...]
     matrix: tuple[MatrixRow, ...]
@@ -92,6 +99,9 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         site=make_site(data),
         accuracy=estimate(data.metrics["accuracy"]),
         warnings=run_warnings(data),
+        findings=finding_views(data)[:N_FINDINGS],
+        targets=target_views(data)[:N_TARGETS],
+        is_diagnosed="findings" not in data.diagnosis.missing,
         measures=_headline_measures(data),
         sides=_sides_of_errors(data),
         matrix=_confusion_matrix(data),
@@ -100,7 +110,7 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         patterns=tuple(patterns),
         leading=leading_pattern(patterns),
         n_outside_patterns=len(data.errors) - in_patterns,
-        telling=tuple(error_thumbs(data, data.errors.head(N_TELLING))),
+        telling=error_thumbs(data, range(min(N_TELLING, len(data.errors)))),
         class_table=class_table(data, MAX_CLASSES),
         n_unreadable=int((kinds == "unreadable").sum()),
         n_skipped=int((kinds == "skipped").sum()),
@@ -109,12 +119,13 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
 
 
 def leading_pattern(patterns: Sequence[PatternView]) -> PatternView | None:
-    """Return the pattern worth a sentence: the largest that errors show more than correct images.
+    """Return the pattern worth a sentence, the largest of the most telling kind.
 
-    Without such a one, the largest.
+    One that is shown to be a cause goes first, then one that errors show more than correct images.
     """
+    causal = [x for x in patterns if x.cause.verdict == CAUSAL]
     marked = [x for x in patterns if x.lift.low is not None and x.lift.low > 1]
-    return max(marked or patterns, key=lambda x: x.n_errors, default=None)
+    return max(causal or marked or patterns, key=lambda x: x.n_errors, default=None)
 
 
 def run_warnings(data: RunData) -> tuple[RunWarning, ...]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from audit.report.run_data import RunData, records
@@ -19,7 +18,11 @@ from audit.run_folder import OCCLUSION
 
 @dataclass(frozen=True)
 class Site:
-    """What every page carries: whose report this is and how much is in it."""
+    """What every page carries: whose report this is and how much is in it.
+
+    Counts are `None` where the run did not come to it. `n_slices` counts confirmed ones.
+    `by_occlusion`: the heat-maps are occlusion maps, which look at no layer.
+    """
 
     model_name: str
     data_name: str
@@ -27,8 +30,11 @@ class Site:
     n_images: int
     n_errors: int
     n_patterns: int
+    n_findings: int | None
+    n_targets: int | None
+    n_slices: int | None
+    n_label_issues: int | None
     by_occlusion: bool
-    """Whether the heat-maps are occlusion maps, which look at no layer."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +81,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ErrorThumb:
-    """An error as a card: picture, overlay of the predicted class, who was taken for whom."""
-
-    image_id: int
-    href: str
-    photo: str | None
-    heat: str | None
-    width: int
-    height: int
-    true_name: str
-    predicted_name: str
-    confidence: float
-    path: str
-    pattern: int
-    pattern_name: str
-
-
-@dataclass(frozen=True)
 class ClassRow:
     """One class of the per-class table."""
 
@@ -123,7 +111,7 @@ class ClassTable:
 
 
 def make_site(data: RunData) -> Site:
-    program = data.manifest["program"]
+    program, found = data.manifest["program"], data.diagnosis
     return Site(
         model_name=str(data.manifest["model"]["name"]),
         data_name=str(data.manifest["data"]["name"]),
@@ -131,6 +119,12 @@ def make_site(data: RunData) -> Site:
         n_images=int(data.metrics["n_images"]),
         n_errors=len(data.errors),
         n_patterns=len(data.patterns),
+        n_findings=None if "findings" in found.missing else len(found.findings),
+        n_targets=None if "targets" in found.missing else len(found.targets),
+        n_slices=None
+        if "slices" in found.missing
+        else int(found.slices["confirmed"].astype(bool).sum()),
+        n_label_issues=None if "label_issues" in found.missing else len(found.label_issues),
         by_occlusion=maps_method(data.manifest) == OCCLUSION,
     )
 
@@ -151,23 +145,18 @@ def plain_estimate(value: Any, low: Any, high: Any) -> Estimate:
     return Estimate(defined(value), defined(low), defined(high))
 
 
-def single(value: float) -> float:
-    """Return a float32 as the shortest decimal that reads back as the same float32."""
-    return float(str(np.float32(value)))
-
-
 def defined(value: Any) -> float | None:
     """Return a stored number, `None` for NaN."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def whisker(found: Estimate, axis_low: float) -> Whisker | None:
-    """Return where an estimate lies on an axis from `axis_low` to 1, if its interval does."""
+def whisker(found: Estimate, axis_low: float, axis_high: float = 1.0) -> Whisker | None:
+    """Return where an estimate of a share lies on an axis, cut off at the axis' ends."""
     ends = (found.low, found.value, found.high)
-    if any(end is None or not math.isfinite(end) or not 0 <= end <= 1 for end in ends):
+    if any(end is None or not math.isfinite(end) or not -1 <= end <= 1 for end in ends):
         return None
     low, value, high = (
-        round(100 * max(0.0, (end - axis_low) / (1 - axis_low)), 2)
+        round(100 * min(1.0, max(0.0, (end - axis_low) / (axis_high - axis_low))), 2)
         for end in ends
         if end is not None
     )
@@ -182,47 +171,6 @@ def measure(source: Mapping[str, Any], key: str, label: str, kind: str, note: st
 def gallery_href(**filters: int) -> str:
     """Return a link into the gallery; JavaScript off, it leads to all errors."""
     return "errors.html#" + "&".join(f"{key}={value}" for key, value in filters.items())
-
-
-def error_href(image_id: int) -> str:
-    return f"errors/{image_id}.html"
-
-
-def picture_name(image_id: int, what: str = "") -> str:
-    """Return the file name of an error's picture: what the model saw, or an overlay of it."""
-    return f"images/{image_id}-{what}.jpg" if what else f"images/{image_id}.jpg"
-
-
-def error_thumbs(data: RunData, errors: pd.DataFrame) -> list[ErrorThumb]:
-    """Return cards for rows of `data.errors`, in their order."""
-    names = pattern_names(data)
-    result = []
-    for row in records(errors):
-        image_id, predicted, pattern = int(row["image_id"]), int(row["y_pred"]), int(row["pattern"])
-        size = data.pictures.get(image_id)
-        speaks = size is not None and data.peaks.get((image_id, predicted), 0) > 0
-        height, width = size or (1, 1)
-        thumb = ErrorThumb(
-            image_id=image_id,
-            href=error_href(image_id),
-            photo=picture_name(image_id) if size else None,
-            heat=picture_name(image_id, "predicted") if speaks else None,
-            width=width,
-            height=height,
-            true_name=data.class_names[int(row["y_true"])],
-            predicted_name=data.class_names[predicted],
-            confidence=single(row["p_pred"]),
-            path=str(row["path"]),
-            pattern=pattern,
-            pattern_name=names.get(pattern, ""),
-        )
-        result.append(thumb)
-    return result
-
-
-def pattern_names(data: RunData) -> dict[int, str]:
-    pairs = zip(data.patterns["pattern"], data.patterns["name"], strict=True)
-    return {int(number): str(name) for number, name in pairs}
 
 
 def confused_pairs(data: RunData) -> tuple[Pair, ...]:

@@ -1,0 +1,1 @@
+"""More images like a target's, from a pool that nobody has labelled."""
