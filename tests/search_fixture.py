@@ -70,15 +70,16 @@ def _write_focus(
 ) -> None:
     """Write what the stage `explain` would: features under the fused maps."""
     classes = explained[["y_pred", "y_true"]].to_numpy()
-    focus = Explainer(inputs.model).explain(tf.constant(pixels), classes).focus
-    assert focus is not None
-    rows = [
-        row
-        for index, image_id in enumerate(explained["image_id"].tolist())
-        for row in focus_rows(image_id, classes[index].tolist(), focus, index)
-    ]
+    explainer, rows, width = Explainer(inputs.model), [], 0
+    for start in range(0, len(explained), 8):
+        part = slice(start, start + 8)
+        focus = explainer.explain(tf.constant(pixels[part]), classes[part]).focus
+        assert focus is not None
+        width = focus.embeddings.shape[-1]
+        for index, image_id in enumerate(explained["image_id"][part].tolist()):
+            rows += focus_rows(image_id, classes[start + index].tolist(), focus, index)
     receipt = Receipt("explanations", 0, len(explained))
-    folder.write_shard(FOCUS_STAGE, 0, focus_shard(rows, focus.embeddings.shape[-1]), receipt)
+    folder.write_shard(FOCUS_STAGE, 0, focus_shard(rows, width), receipt)
 
 
 def draw_pool(folder: Path) -> list[str]:

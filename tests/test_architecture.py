@@ -34,6 +34,7 @@ def command(*arguments: str) -> str:
         command("--help"),
         command("run", "--help"),
         command("demo", "--help"),
+        command("find", "--help"),
         command("--version"),
     ],
 )

@@ -225,3 +225,20 @@ def test_a_model_in_memory_has_to_be_given_or_saved_first(
     assert saved.table.equals(live.table)
     with pytest.raises(ModelError, match="is not the model of the run"):
         search(run=run.path, out=tmp_path / "3", model=drawn_set.corner_model("sigmoid"))
+
+
+@pytest.mark.slow
+def test_photographs_with_bars_are_found_among_those_without(shared_data: Path, tmp_path: Path):
+    """The target: cats that drawn bars made dogs. The pool: dogs, of which one in ten has bars."""
+    data = shared_data / "planted_bars"
+    model = data / "planted_bars_model.keras"
+    run = make_run(tmp_path / "run", model, data / "val", batch_size=32, shard_size=1024)
+    truth = pd.read_csv(data / "truth.csv")
+    dogs = truth[truth["class"] == "dogs"]
+    barred = dogs.loc[dogs["barred"] == 1, "file"][:12]
+    (tmp_path / "pool").mkdir()
+    for name in [*barred, *dogs.loc[dogs["barred"] == 0, "file"][:108]]:
+        shutil.copy(data / "val" / name, tmp_path / "pool")
+    found = find_images(run.path, "T1", tmp_path / "pool", top=12, progress=False)
+    hits = set(found.table["path"]) & {Path(name).name for name in barred}
+    assert len(hits) >= 10  # by chance, 1.2

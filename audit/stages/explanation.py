@@ -95,8 +95,16 @@ def make_asker(audit: Context) -> "Asker":
     """Return what asks the model about painted images, with the predictor that predicted."""
     from audit.explain.causal import Asker
 
-    inputs, batch_size = audit.inputs, audit.config.batch_size
-    return Asker(inputs.predictor, inputs.rule, batch_size)
+    inputs = audit.inputs
+
+    def on_halved(batch_size: int) -> None:
+        audit.warn(
+            "memory",
+            f"Memory did not suffice: {batch_size} painted images are shown to the model at once.",
+        )
+        audit.save_manifest()
+
+    return Asker(inputs.predictor, inputs.rule, audit.config.batch_size, on_halved)
 
 
 def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audit.explain.painting import BLUR, BLUR_ELSEWHERE, ELSEWHERE, FOCUS
-from audit.report.diagnosis import COLUMNS, NOT_TESTED, TOO_FEW
+from audit.report.diagnosis import CAUSAL, COLUMNS, NOT_TESTED, TOO_FEW
 from audit.report.run_data import as_records
 from audit.report.views.parts import Estimate, defined, plain_estimate
 from audit.report.views.thumbs import class_name
@@ -178,13 +178,19 @@ def _area_row(item: Mapping[str, Any], decisive: float | None) -> AreaRow:
 
 
 def _reason(verdict: str, causal_q: float | None, enriched_q: float | None) -> str:
-    """Say which of the two conditions for a cause holds."""
+    """Say which of the conditions for a cause hold."""
     if verdict == TOO_FEW:
         return "Fewer than five of its errors were painted out: too few to tell."
     if verdict == NOT_TESTED:
         return "Whether it is the cause was not tested in this run."
     acts = causal_q is not None and causal_q < SIGNIFICANT
     special = enriched_q is not None and enriched_q < SIGNIFICANT
+    if acts and special and verdict != CAUSAL:
+        return (
+            "Painting it out acts, and errors look there more often than correct images of the same"
+            " predicted class, but the effect is small: too few errors turn right without it, and"
+            " too few correct images turn wrong with it."
+        )
     if acts and special:
         return (
             "Painting it out acts more than painting elsewhere, and errors look there more often"
