@@ -1,4 +1,4 @@
-"""Planted focus patterns are found again; noise is not called a pattern."""
+"""Planted focus patterns are found again, by look and by place; noise is not called a pattern."""
 
 import subprocess
 import sys
@@ -9,68 +9,26 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from drawn_maps import (
+    ANYWHERE,
+    CENTRE,
+    CLASS_NAMES,
+    CORNER,
+    LEFT,
+    RIGHT,
+    SIDE,
+    draw_all,
+    make_looks,
+    make_run,
+    planted,
+)
 from sklearn.metrics import adjusted_rand_score
 
-from audit.diagnose import pattern_clusters
-from audit.diagnose.pattern_clusters import find_clusters, sketch_maps
-from audit.diagnose.pattern_names import name_confusion, name_focus, name_patterns
+from audit.diagnose import pattern_search
+from audit.diagnose.pattern_clusters import sketch_maps
 from audit.diagnose.patterns import SCHEMA, find_patterns, lift_interval
-from audit.explain.focus import FEATURES, focus_table
+from audit.explain.focus import FEATURES
 from audit.run_folder import RunFolder, to_arrow
-
-CLASS_NAMES = ["cats", "dogs"]
-LEFT, CORNER, CENTRE, ANYWHERE = range(4)
-SIDE = 56
-Y, X = np.mgrid[:SIDE, :SIDE] / SIDE
-
-
-def blob(x, y, width, height):
-    return np.exp(-((X - x) ** 2) / (2 * width**2) - (Y - y) ** 2 / (2 * height**2))
-
-
-def draw(kind, rng, noise):
-    """Draw a map of a kind, shifted a little, on a floor of fine and coarse noise."""
-    x, y = rng.normal(0, 0.03, 2)
-    if kind == LEFT:
-        cam = blob(0.1 + x, 0.5 + y, 0.05, 0.3)
-    elif kind == CORNER:
-        cam = blob(0.85 + x, 0.85 + y, 0.08, 0.08)
-    elif kind == CENTRE:
-        cam = blob(0.5 + x, 0.5 + y, 0.2, 0.15)
-    else:
-        cam = blob(*rng.random(2), *rng.uniform(0.05, 0.25, 2))
-    coarse = cv2.resize(rng.random((7, 7)), (SIDE, SIDE))
-    cam = cam + noise * (rng.random((SIDE, SIDE)) + coarse)
-    return np.round(255 * cam / cam.max()).astype(np.uint8)
-
-
-def draw_all(kinds, *, noise=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    return [draw(kind, rng, noise) for kind in kinds]
-
-
-def make_run(errors, controls=(), *, y_true=None):
-    """Make focus and fused tables of cats called dogs and of right dogs, in that order."""
-    maps = [*errors, *controls]
-    n, n_errors = len(maps), len(errors)
-    labels = y_true if y_true is not None else [0] * n_errors
-    fused = pd.DataFrame({"image_id": np.arange(n) * 3 + 7, "explained_class": 1, "peak": 1.0})
-    labels = np.array([*labels, *[1] * (n - n_errors)])
-    explained = pd.DataFrame(
-        {
-            "image_id": fused["image_id"],
-            "role": ["error"] * n_errors + ["control"] * (n - n_errors),
-            "y_true": labels,
-            "y_pred": np.where(np.arange(n) < n_errors, 1 - labels, labels),
-        }
-    )
-    fused["explained_class"] = explained["y_pred"]
-    fused["cam"] = maps
-    return focus_table(fused, explained), fused
-
-
-def planted(counts):
-    return np.repeat([LEFT, CORNER, CENTRE, ANYWHERE], counts)
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +175,6 @@ def test_maps_of_the_true_class_do_not_matter(three_kinds):
     assert to_arrow(again, None).equals(to_arrow(patterns, None))
 
 
-def test_a_map_is_placed_without_regard_to_its_neighbours():
-    sketches = sketch_maps(draw_all(planted([30, 20, 20, 20])))
-    clusters, _ = find_clusters(sketches, 0)
-    together = clusters.assign(sketches)
-    alone = [clusters.assign(one[None])[0] for one in sketches]
-    np.testing.assert_array_equal(together, alone)
-
-
 def test_many_errors_are_searched_in_a_sample(monkeypatch):
     monkeypatch.setattr(pattern_clusters, "_FIT_AT_MOST", 60)
     truth = planted([200, 120, 80, 0])
@@ -320,24 +270,6 @@ def test_maps_of_different_sizes_share_a_pattern():
     assert patterns["mean_width"][0] in (28, 56)
 
 
-def test_sketch_ignores_the_level_that_is_everywhere():
-    cam = np.zeros((8, 8), np.uint8)
-    cam[2, 3], cam[5, 5] = 30, 90
-    plain, raised = sketch_maps([cam, cam + 100])
-    expected = np.zeros((8, 8))
-    expected[2, 3], expected[5, 5] = np.sqrt(0.25), np.sqrt(0.75)  # shares 30 and 90 of 120
-    np.testing.assert_allclose(plain.reshape(8, 8), expected, atol=1e-12)
-    np.testing.assert_allclose(raised, plain, atol=1e-12)
-
-
-def test_sketch_of_a_map_that_is_mostly_at_its_peak():
-    cam = np.full((8, 8), 255, np.uint8)
-    cam[:, 0] = 0
-    flat, relief = sketch_maps([np.full((8, 8), 9, np.uint8), cam])
-    assert not flat.any()
-    assert np.linalg.norm(relief) == pytest.approx(1)
-
-
 def test_lift_interval_by_hand():
     # 20 of 100 errors, 10 of 100 controls: ratio 2, variance 1/20 - 1/100 + 1/10 - 1/100 = 0.13
     lift, low, high = lift_interval(20, 100, 10, 100)
@@ -360,54 +292,6 @@ def test_lift_when_everything_is_in_the_pattern():
 
 def test_lift_without_controls_is_nan():
     assert np.isnan(lift_interval(5, 10, 0, 0)).all()
-
-
-@pytest.mark.parametrize(
-    ("cam", "name"),
-    [
-        (blob(0.08, 0.5, 0.04, 0.3), "left edge, upright"),
-        (blob(0.92, 0.5, 0.04, 0.3), "right edge, upright"),
-        (blob(0.5, 0.06, 0.3, 0.04), "top edge, flat"),
-        (blob(0.5, 0.94, 0.3, 0.04), "bottom edge, flat"),
-        (blob(0.86, 0.86, 0.07, 0.07), "lower right corner, small and round"),
-        (blob(0.3, 0.3, 0.07, 0.07), "upper left part, small and round"),
-        (blob(0.5, 0.5, 0.13, 0.13), "centre, round"),
-        (blob(0.5, 0.5, 0.5, 0.3), "centre, wide"),
-        (blob(0.05, 0.5, 0.05, 0.2) + blob(0.95, 0.5, 0.05, 0.2), "left and right"),
-        (blob(0.5, 0.05, 0.2, 0.05) + blob(0.5, 0.95, 0.2, 0.05), "top and bottom"),
-        (np.maximum(abs(X - 0.5), abs(Y - 0.5)) > 0.43, "all around the border"),
-        (np.ones((8, 8)), "everywhere"),
-    ],
-)
-def test_names_say_where_and_which_shape(cam, name):
-    assert name_focus(cam).startswith(name)
-
-
-def test_equal_names_are_told_apart():
-    left, centre = blob(0.08, 0.5, 0.04, 0.3), blob(0.5, 0.5, 0.13, 0.13)
-    names = name_patterns(
-        [left, left, centre, left], ["cats → dogs", "dogs → cats", "cats → dogs", "cats → dogs"]
-    )
-    assert names == [
-        "left edge, upright, cats → dogs (1)",
-        "left edge, upright, dogs → cats",
-        "centre, round",
-        "left edge, upright, cats → dogs (2)",
-    ]
-
-
-def test_names_stay_different_when_a_class_looks_like_a_number():
-    left = blob(0.08, 0.5, 0.04, 0.3)
-    names = name_patterns([left] * 3, ["a → b", "a → b", "a → b (1)"])
-    assert len(set(names)) == 3
-
-
-def test_hostile_class_names_can_be_stored():
-    hostile = ["a\x00\n\u202eb\udcff", "x" * 500]
-    words = name_confusion(0, 1, hostile)
-    assert words.isprintable()
-    assert len(words) < 100
-    assert words.encode("utf-8")
 
 
 def test_patterns_need_no_tensorflow():

@@ -191,6 +191,25 @@ def test_other_images_have_other_hashes():
     assert np.mean(distances) == pytest.approx(32, abs=2)
 
 
+def test_photographs_blurred_coded_anew_and_compared(shared_data):
+    paths = sorted((shared_data / "cats_dogs" / "val").glob("*/*.jpg"))[::50]
+    images = [
+        cv2.resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), (224, 224))
+        for path in paths
+    ]
+    pixels = np.stack(images).astype(np.float32)
+    values, hashes = measure_images(pixels, BYTES)
+    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 2) for image in pixels])
+    place = MEASURES.index("sharpness")
+    before, after = values[:, place], measure_images(blurred, BYTES).values[:, place]
+    assert (after < 0.8 * before).all()
+    assert np.quantile(after, 0.95) < np.quantile(before, 0.05)  # told apart without the original
+    again = np.stack([changed(image)["coded anew"] for image in images]).astype(np.float32)
+    assert np.bitwise_count(measure_images(again, BYTES).hashes ^ hashes).max() <= 4
+    distances = np.bitwise_count(hashes[:, None] ^ hashes)[~np.eye(len(hashes), dtype=bool)]
+    assert distances.min() > 10
+
+
 # The table
 
 

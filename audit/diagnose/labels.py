@@ -1,9 +1,12 @@
 """Labels in doubt: images that look like another class, and near-duplicates that disagree.
 
-In: predictions, scores and embeddings. Out: the table `label_issues`. A label is suspected, never
-more: people confirm about half of what such methods flag. The scores alone cannot tell a wrong
-label from a wrong model; images that the model sees as alike, and their labels, often can.
+In: predictions, scores and embeddings. Out: the tables `label_quality` and `label_issues`. A label
+is suspected, never more: people confirm about half of what such methods flag. Scores alone cannot
+tell a wrong label from a wrong model; the labels of images that look alike to the model often can.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +31,23 @@ SCHEMA = pa.schema(
 )
 """Columns of `label_issues.parquet`. `find_label_issues` says what each of them means."""
 
+QUALITY_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("y_true", pa.int32()),
+        ("suggested", pa.int32()),
+        ("score", pa.float64()),
+        ("lead", pa.float64()),
+    ]
+)
+"""Columns of `label_quality.parquet`. `label_quality` says what each of them means."""
+
 SUSPECTED = "suspected label"
 OTHER_LABEL = "duplicate with another label"
 SAME_LABEL = "duplicate"
 
-SUSPICIOUS = 0.2
-"""A label is suspected below this quality: another one leads by more than 60 points."""
+SUSPICIOUS = 0.6
+"""A label is suspected if the probability of another is higher by more than this."""
 
 MOST_CHECKED = 20_000
 """Images whose labels are checked, and images that they are held against."""
@@ -41,7 +55,6 @@ MOST_CHECKED = 20_000
 FEWEST_IMAGES = 30
 """Below this nothing is said about labels."""
 
-_QUALITY = {"image_id": "int64", "y_true": "int32", "suggested": "int32", "score": "float64"}
 _NEIGHBOURS = 20
 _BLOCK = 5000
 _MOST_FITTED = 2_000_000  # Elements of an array in the fit: 16 MB.
@@ -51,78 +64,74 @@ _RIDGE = 1e-4
 
 
 def find_label_issues(
-    predictions: pd.DataFrame,
-    duplicates: pd.DataFrame,
-    read_scores: ReadRows,
-    read_embeddings: ReadRows,
-    *,
-    seed: int = 0,
+    quality: pd.DataFrame, predictions: pd.DataFrame, duplicates: pd.DataFrame
 ) -> pd.DataFrame:
     """List suspected labels and near-duplicates, the most suspicious first.
 
     Args:
-        predictions: `image_id`, `y_true`, `y_pred` and `p_true`; the order of rows does not matter.
+        quality: see `label_quality`.
+        predictions: `image_id`, `y_true` and `y_pred`; the order of rows does not matter.
         duplicates: see `audit.diagnose.duplicates.find_duplicates`.
-        read_scores, read_embeddings: see `label_quality`.
-        seed: see `label_quality`.
 
     Returns:
         A frame with the columns of `SCHEMA`, numbered by `rank` from 1:
 
-        - `kind`: first all "suspected label" (quality below `SUSPICIOUS`; see `label_quality`),
-          then "duplicate with another label" (a near-duplicate in a group of several labels), then
-          "duplicate". An image may be in two rows.
+        - `kind`: first all "suspected label" (another class leads by more than `SUSPICIOUS`), the
+          lowest score first; then "duplicate with another label" (an image with a near-duplicate of
+          another label); then "duplicate". An image may be in two rows.
         - `suggested`: the class that the evidence, or most of the group, speaks for; -1 if none.
-        - `score`: 0, most suspicious, to 1: the quality; of duplicates, the share of bits in which
-          the hashes of the two differ.
+        - `score`: 0, most suspicious, to 1: that of `quality`; of duplicates, the share of bits in
+          which the hashes of the two differ.
         - `other_id`: of duplicates, the closest one, with another label if the kind says so; or -1.
         - `is_error`: whether the model's prediction differs from the label.
     """
-    predictions = predictions.sort_values("image_id", ignore_index=True)
-    quality = label_quality(predictions, read_scores, read_embeddings, seed=seed)
-    suspected = quality[quality["score"] < SUSPICIOUS]
-    suspected = suspected.sort_values(["score", "image_id"]).assign(kind=SUSPECTED, other_id=-1)
+    suspected = quality[quality["lead"] > SUSPICIOUS].sort_values(["score", "image_id"])
     labels = predictions.set_index("image_id")[["y_true", "y_pred"]]
-    issues = pd.concat([suspected, _duplicate_rows(duplicates, labels["y_true"])])
+    issues = pd.concat(
+        [
+            suspected.assign(kind=SUSPECTED, other_id=-1),
+            _duplicate_rows(duplicates, labels["y_true"]),
+        ]
+    )
     y_pred = labels["y_pred"].reindex(issues["image_id"]).to_numpy()
     issues["is_error"] = y_pred != issues["y_true"].to_numpy()
     issues["rank"] = np.arange(1, len(issues) + 1)
-    columns = {name: issues[name].to_numpy() for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA).to_pandas()
+    return _frame({name: issues[name].to_numpy() for name in SCHEMA.names}, SCHEMA)
 
 
 def label_quality(
     predictions: pd.DataFrame, read_scores: ReadRows, read_embeddings: ReadRows, *, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how well each label agrees with the model's scores and with the image's neighbours.
+    """Return how likely each label is, by the model's scores and the labels of like images.
 
-    An image's probabilities are proportional to p^a · q^b, where p are the model's scores and q the
-    labels of the 20 images whose embeddings, less the mean, have the highest cosine, weighted by
-    its square. a and b are those under which the labels of the data set are most likely, if a share
-    of them was drawn blindly. So an overconfident model is toned down, one that errs in a
+    The probabilities of an image are proportional to p^a · q^b, where p are the model's scores and
+    q the labels of the 20 images whose embeddings, less the mean, have the highest cosine, weighted
+    by its square. a and b are those under which the labels of the data set are most likely, if a
+    share of them was drawn blindly. So an overconfident model is toned down, one that errs in a
     systematic way is overruled by images of the same kind that are labelled otherwise, and the
-    threshold of a decision plays no part. The quality of a label is cleanlab's normalised margin.
+    threshold of a decision plays no part.
 
     Of more than `MOST_CHECKED` images, those with the lowest `p_true` are checked, held against as
     many drawn at random, so that neither time nor memory grow with the data set.
 
     Args:
-        predictions: see `find_label_issues`.
+        predictions: `image_id`, `y_true` and `p_true`; the order of rows does not matter.
         read_scores: gives probabilities, float32 of shape (n, n_classes).
         read_embeddings: gives embeddings, float32 of shape (n, width).
         seed: of the random draw.
 
     Returns:
-        A frame ordered by image_id: `image_id`, `y_true`, `suggested` (the most likely class) and
-        `score`, the quality: 0 if another class is certain, 0.5 if another is as likely, 1 if the
-        label is certain. No rows if there are fewer than `FEWEST_IMAGES` or all of one class.
+        A frame with the columns of `QUALITY_SCHEMA`, ordered by image_id: `suggested`, the most
+        likely class; `score`, the probability of the label (cleanlab's "self confidence"); `lead`,
+        by how much the suggested class is more likely, 0 if it is the label. No rows if there are
+        fewer than `FEWEST_IMAGES` or all are of one class.
 
     Source: Northcutt et al. 2021, arXiv:1911.00068; the blindly drawn share after Sukhbaatar et al.
     2014, arXiv:1406.2080.
     """
     predictions = predictions.sort_values("image_id", ignore_index=True)
     if len(predictions) < FEWEST_IMAGES or predictions["y_true"].nunique() < 2:
-        return pd.DataFrame({name: np.empty(0, kind) for name, kind in _QUALITY.items()})
+        return _frame({name: [] for name in QUALITY_SCHEMA.names}, QUALITY_SCHEMA)
     from cleanlab.rank import get_label_quality_scores  # A tenth of a second.
 
     p_true, everything = predictions["p_true"].to_numpy(), np.arange(len(predictions))
@@ -144,9 +153,11 @@ def label_quality(
     for block in np.array_split(checked, len(checked) // _BLOCK + 1):
         log_scores, log_votes = logarithms(block)
         likely = softmax(a * log_scores + b * log_votes, axis=1)
-        score = get_label_quality_scores(y_true[block], likely, method="normalized_margin")
-        columns = (image_ids[block], y_true[block], likely.argmax(axis=1), np.round(score, 9))
-        blocks.append(pd.DataFrame(dict(zip(_QUALITY, columns, strict=True))).astype(_QUALITY))
+        score = get_label_quality_scores(y_true[block], likely, method="self_confidence")
+        lead = likely.max(axis=1) - score
+        columns = (image_ids[block], y_true[block], likely.argmax(axis=1), score, lead)
+        named = dict(zip(QUALITY_SCHEMA.names, columns, strict=True))
+        blocks.append(_frame(named, QUALITY_SCHEMA))
     return pd.concat(blocks, ignore_index=True)
 
 
@@ -247,3 +258,9 @@ def _majority(labels: "pd.Series[int]") -> int:
     """Return the most common label, or -1 if there are two of them."""
     most_common = labels.mode()
     return int(most_common.iloc[0]) if len(most_common) == 1 else -1
+
+
+def _frame(columns: Mapping[str, Any], schema: pa.Schema) -> pd.DataFrame:
+    """Return a frame whose columns have the types of a schema, even without rows."""
+    frame: pd.DataFrame = pa.table(columns, schema=schema).to_pandas()
+    return frame

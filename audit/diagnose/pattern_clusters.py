@@ -7,7 +7,7 @@ in common (Bhattacharyya 1943): 1 if equal, 0 if apart. It is the dot product of
 Euclidean distance is the Hellinger distance times root 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -42,6 +42,8 @@ was above 0.75 in three of four.
 """
 
 _LARGEST_SHARE = 0.9
+_LEAST_AFFINITY = 0.35
+_APART = 0.6
 _RESAMPLES = 20
 _RESAMPLE_SHARE = 0.8
 _RESAMPLE_AT_MOST = 500
@@ -55,7 +57,8 @@ class Groups:
     Attributes:
         members: bool of shape (n_groups, n).
         distinctness: float64 of shape (n_groups,), 0 to 1: 1 − h ÷ H, where h is the distance at
-            which Ward's method completes the group and H that at which it joins it to another.
+            which Ward's method completes the group and H that at which it joins it to another; 1 of
+            a group of all points.
         stability: float64 of shape (n_groups,), 0 to 1: the mean over random samples of 80 % of the
             points of the group's best Jaccard overlap with a group that is found there.
     """
@@ -66,10 +69,6 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.members)
-
-    def choose(self, kept: np.ndarray) -> "Groups":
-        """Return the groups that a mask or positions name."""
-        return Groups(self.members[kept], self.distinctness[kept], self.stability[kept])
 
 
 def sketch_maps(cams: Iterable[np.ndarray]) -> np.ndarray:
@@ -89,36 +88,39 @@ def sketch_maps(cams: Iterable[np.ndarray]) -> np.ndarray:
     return np.array(sketches, np.float64).reshape(len(sketches), GRID * GRID)
 
 
-def find_groups(points: np.ndarray, seed: int, elsewhere: np.ndarray | None = None) -> Groups:
-    """Find the groups that points fall into; the data choose how many and how large.
+def find_looks(points: np.ndarray, seed: int, elsewhere: np.ndarray) -> Groups:
+    """Find the groups that maps fall into by what they look at; the data choose how many.
 
     Every branch of the tree that Ward's method builds is looked at. It is a candidate if it is
     clearly complete before it is joined to another branch, if it comes back when the search is
-    repeated on samples, and, for what maps look at, if the rest of the images does not set it apart
-    nearly as well: then it is a matter of the images and not of a focus.
+    repeated on samples, and if the rest of the images does not set it apart nearly as well: then it
+    is a matter of the images and not of a focus.
 
     Args:
-        points: float64 of shape (n, d), in a fixed order.
+        points: float64 of shape (n, d), what is under each map, in a fixed order.
         seed: of the samples.
-        elsewhere: of the same shape, where images lie by what the maps do not look at.
+        elsewhere: of the same shape, what is in the rest of each image.
 
     Source: Ward 1963, doi:10.1080/01621459.1963.10500845; Hennig 2007 for the stability.
     """
-    members, distinctness = _branches(points, MIN_SIZE)
-    if elsewhere is not None and len(members):
-        ratios = [_separation(elsewhere, m) / _separation(points, m) for m in members]
-        kept = np.array(ratios) <= MOST_LIKE_ELSEWHERE
-        members, distinctness = members[kept], distinctness[kept]
-    found = Groups(members, distinctness, _stability(points, members, seed))
-    return found.choose(found.stability >= MIN_STABILITY)
+    members, distinctness = _distinct_branches(points, MIN_SIZE)
+    ratios = [_separation(elsewhere, m) / _separation(points, m) for m in members]
+    is_focus = np.array(ratios, np.float64) <= MOST_LIKE_ELSEWHERE
+    return _stable(points, members[is_focus], distinctness[is_focus], seed, _distinct_branches)
 
 
-def one_place(sketches: np.ndarray) -> Groups:
-    """Return all sketches as one group, if they look at one place; else none."""
-    n = len(sketches)
-    affinity = mean_affinity(sketches) if n >= MIN_SIZE else 0.0
-    members = np.ones((1 if affinity >= MIN_AFFINITY else 0, n), bool)
-    return Groups(members, np.full(len(members), affinity), np.ones(len(members)))
+def find_places(sketches: np.ndarray, seed: int) -> Groups:
+    """Find the groups that maps fall into by where they look; the data choose how many.
+
+    As `find_looks`, but a candidate must look at one place, and is the largest branch that does;
+    that may be all maps.
+
+    Args:
+        sketches: float64 of shape (n, GRID * GRID), of length 1 each, in a fixed order.
+        seed: of the samples.
+    """
+    members, distinctness = _branches_of_one_place(sketches, MIN_SIZE)
+    return _stable(sketches, members, distinctness, seed, _branches_of_one_place)
 
 
 def mean_affinity(members: np.ndarray) -> float:
@@ -162,7 +164,7 @@ def _sketch(cam: np.ndarray) -> np.ndarray:
 
 
 def _branches(points: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return members and distinctness of the branches of the tree that stand out.
+    """Return members and distinctness of all branches of the tree, the last of which is all of it.
 
     The leaves of a branch are neighbours in the order in which the tree lists all leaves, so that a
     branch is a first position and a size.
@@ -176,22 +178,60 @@ def _branches(points: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray
     for node, (left, right) in enumerate(tree.children_, start=n):
         size[node] = size[left] + size[right]
     first = np.zeros(2 * n - 1, np.int64)
-    joined_at = np.zeros(2 * n - 1)
+    joined_at = np.full(2 * n - 1, np.inf)
     for node in range(2 * n - 2, n - 1, -1):
         left, right = tree.children_[node - n]
         first[left], first[right] = first[node], first[node] + size[left]
         joined_at[[left, right]] = tree.distances_[node - n]
-    joined_at = joined_at[n : 2 * n - 2]
-    complete_at = tree.distances_[: n - 2]
-    distinctness = 1 - np.divide(
-        complete_at, joined_at, out=np.ones_like(joined_at), where=joined_at > 0
-    )
-    size, first, position = size[n : 2 * n - 2], first[n : 2 * n - 2], first[:n]
-    is_distinct = distinctness >= MIN_DISTINCTNESS
-    kept = is_distinct & (size >= min_size) & (size <= _LARGEST_SHARE * n)
-    start = first[kept, None]
-    members = (position >= start) & (position < start + size[kept, None])
-    return members, distinctness[kept]
+    size, start, position, joined_at = size[n:], first[n:], first[:n], joined_at[n:]
+    ratio = np.divide(tree.distances_, joined_at, out=np.ones(n - 1), where=joined_at > 0)
+    kept = size >= min_size
+    start, end = start[kept, None], (start + size)[kept, None]
+    return (position >= start) & (position < end), 1 - ratio[kept]
+
+
+def _distinct_branches(points: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
+    members, distinctness = _branches(points, min_size)
+    is_part = members.sum(axis=1) <= _LARGEST_SHARE * len(points)
+    kept = is_part & (distinctness >= MIN_DISTINCTNESS)
+    return members[kept], distinctness[kept]
+
+
+def _branches_of_one_place(sketches: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest branches that look at one place, without maps that hardly look there."""
+    members, distinctness = _branches(sketches, min_size)
+    affinity = members @ sketches @ sketches.T  # Of each group with each map, summed.
+    size = members.sum(axis=1)
+    within = (np.where(members, affinity, 0).sum(axis=1) - size) / (size * (size - 1))
+    to_others = (affinity - members) / np.maximum(size[:, None] - members, 1)
+    kept = (distinctness >= MIN_DISTINCTNESS) & (within >= MIN_AFFINITY)
+    kept &= ~_is_two_places(members, sketches)
+    members &= to_others >= _LEAST_AFFINITY
+    members, distinctness, size = members[kept], distinctness[kept], size[kept]
+    common = members.astype(np.float32) @ members.T.astype(np.float32)
+    is_inside = (common == members.sum(axis=1)[:, None]) & (size[:, None] < size)
+    chosen = ~is_inside.any(axis=1) & (members.sum(axis=1) >= min_size)
+    return members[chosen], distinctness[chosen]
+
+
+def _is_two_places(members: np.ndarray, sketches: np.ndarray) -> np.ndarray:
+    """Tell the branches that hold two others which are clearly apart."""
+    size = members.sum(axis=1)
+    common = members.astype(np.float32) @ members.T.astype(np.float32)
+    is_apart = (common == 0) & _are_apart(members, sketches)
+    is_inside = (common == size[:, None]) & (size[:, None] < size)  # Row inside column.
+    pairs = is_inside.T.astype(np.float32) @ is_apart.astype(np.float32)
+    return np.asarray(((pairs > 0) & is_inside.T).any(axis=1))
+
+
+def _are_apart(members: np.ndarray, sketches: np.ndarray) -> np.ndarray:
+    """Tell pairs of groups whose maps are clearly further from each other than from their own."""
+    size = members.sum(axis=1)
+    sums = members @ sketches
+    affinity = sums @ sums.T / np.outer(size, size)
+    own = (np.diag(affinity) * size**2 - size) / np.maximum(size * (size - 1), 1)
+    looser = np.maximum.outer(1 - own, 1 - own)
+    return np.asarray(looser < _APART * (1 - affinity))
 
 
 def _separation(points: np.ndarray, members: np.ndarray) -> float:
@@ -202,15 +242,24 @@ def _separation(points: np.ndarray, members: np.ndarray) -> float:
     return float(np.linalg.norm(centre - outside.mean(axis=0)) / max(spread, 1e-12))
 
 
-def _stability(points: np.ndarray, members: np.ndarray, seed: int) -> np.ndarray:
-    """Find groups again in samples; a group is looked for where all but one of `MIN_SIZE` are."""
+def _stable(
+    points: np.ndarray,
+    members: np.ndarray,
+    distinctness: np.ndarray,
+    seed: int,
+    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+) -> Groups:
+    """Keep the groups that are found again in samples.
+
+    A group is looked for in samples that hold at least all but one of `MIN_SIZE` of its members.
+    """
     rng = np.random.default_rng(seed)
     n, least = len(points), MIN_SIZE - 1
     total, n_samples = np.zeros(len(members)), np.zeros(len(members))
     for _ in range(_RESAMPLES if len(members) else 0):
         size = min(int(_RESAMPLE_SHARE * n), _RESAMPLE_AT_MOST)
         rows = np.sort(rng.choice(n, size, replace=False))
-        again, _ = _branches(points[rows], least)
+        again, _ = search(points[rows], least)
         sampled = members[:, rows]
         common = sampled.astype(np.float32) @ again.T.astype(np.float32)
         sizes = sampled.sum(axis=1)
@@ -218,4 +267,6 @@ def _stability(points: np.ndarray, members: np.ndarray, seed: int) -> np.ndarray
         is_there = sizes >= least
         total += np.where(is_there, (common / np.maximum(union, 1)).max(axis=1, initial=0), 0)
         n_samples += is_there
-    return np.asarray(total / np.maximum(n_samples, 1))
+    stability = total / np.maximum(n_samples, 1)
+    kept = stability >= MIN_STABILITY
+    return Groups(members[kept], distinctness[kept], stability[kept])

@@ -14,10 +14,10 @@ from audit.diagnose.pattern_choice import Choice, Units, choose_groups
 from audit.diagnose.pattern_clusters import (
     MIN_AFFINITY,
     Groups,
-    find_groups,
+    find_looks,
+    find_places,
     mean_affinity,
     nearest_group,
-    one_place,
     sketch_maps,
 )
 
@@ -128,7 +128,10 @@ def search_patterns(maps: Maps, seed: int) -> list[Pattern]:
     found: list[tuple[Choice, Groups, bool]] = []
     for of_look, points in ((True, maps.vectors), (False, maps.sketches)):
         rows = searched[points[searched].any(axis=1)]
-        groups = _find_groups(maps, points, rows, of_look, seed)
+        if of_look:
+            groups = find_looks(points[rows], seed, maps.elsewhere[rows])
+        else:
+            groups = find_places(points[rows], seed)
         first = len(found)
         for choice in choose_groups(_units_of(maps.units, rows), groups, assigned[rows] < 0):
             assigned[rows[choice.members]] = len(found)
@@ -166,15 +169,6 @@ def _sample(usable: np.ndarray, is_error: np.ndarray, seed: int) -> np.ndarray:
         rng.choice(errors, min(len(errors), _SEARCH_AT_MOST - n_controls), replace=False),
     ]
     return np.sort(np.concatenate(chosen))
-
-
-def _find_groups(
-    maps: Maps, points: np.ndarray, rows: np.ndarray, of_look: bool, seed: int
-) -> Groups:
-    if of_look:
-        return find_groups(points[rows], seed, maps.elsewhere[rows])
-    groups = find_groups(points[rows], seed)
-    return groups if len(groups) else one_place(points[rows])
 
 
 def _units_of(units: Units, rows: np.ndarray) -> Units:

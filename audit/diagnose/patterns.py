@@ -25,6 +25,7 @@ from audit.diagnose.pattern_search import (
     search_patterns,
     typical_order,
 )
+from audit.diagnose.stratified import count_by_class, risk_ratio
 from audit.explain.focus import FEATURES
 
 _TYPICAL = (*FEATURES, "agreement", "layer_agreement")
@@ -101,8 +102,8 @@ def find_patterns(
           in the pattern, and their share of all such that were explained. `n_true_controls`: the
           same of correct images of its errors' true classes, explained for the class that the
           errors were taken for. Shares are NaN without controls.
-        - `lift`: the share of the errors taken for these classes over `control_share`, with a 95 %
-          interval; see `lift_interval`.
+        - `lift`: how many times as common it is among the errors taken for a class as among correct
+          images of that class, with a 95 % interval; see `audit.diagnose.stratified.risk_ratio`.
         - `p_value`: how likely so many errors are in it if its focus is not special to errors; see
           `audit.diagnose.pattern_choice.Evidence`; of a later pattern, among what the earlier ones
           leave. NaN where there are no controls of one kind. `q_value`: that times the number of
@@ -199,8 +200,14 @@ def _count(maps: Maps, members: np.ndarray) -> dict[str, Any]:
     own = units.is_own & is_taken_so
     rivals = units.is_rival & np.isin(units.confusion, units.confusion[errors])
     n_errors, n_own, n_rivals = (int((members & of).sum()) for of in (errors, own, rivals))
-    all_errors = int((units.is_error & is_taken_so).sum())
-    lift, lift_low, lift_high = lift_interval(n_errors, all_errors, n_own, int(own.sum()))
+    compared = own | (units.is_error & is_taken_so)
+    if members[compared].all():  # Nothing differs, and no interval would follow from it.
+        lift, lift_low, lift_high = lift_interval(n_errors, n_errors, n_own, n_own)
+    else:
+        in_classes = count_by_class(
+            units.is_error[compared], members[compared], units.explained[compared]
+        )
+        lift, lift_low, lift_high = risk_ratio(in_classes)
     return {
         "n_errors": n_errors,
         "share_of_errors": n_errors / int(units.is_error.sum()),

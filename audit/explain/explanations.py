@@ -40,8 +40,8 @@ class ExplainWorker:
     """All that a shard of explanations needs; lives as long as its process.
 
     Attributes:
-        explained: columns y_true, y_pred, p_pred and, if an image is explained for another class
-            than these two, other_class; indexed by image_id.
+        explained: columns y_pred, p_pred and other_class, the class that is explained beside the
+            predicted one (it may be the same); indexed by image_id.
         batch_size: images at once; it is halved where memory does not suffice, and stays so.
         on_images: called with the number of images of each batch that is done.
         on_halved: called with each smaller batch size.
@@ -132,8 +132,7 @@ def _batches_of_a_kind(
 
 def _classes(stored: pd.DataFrame) -> np.ndarray:
     """Return the predicted class and the other explained one, int of shape (n, 2)."""
-    other = "other_class" if "other_class" in stored else "y_true"
-    return stored[["y_pred", other]].to_numpy()
+    return stored[["y_pred", "other_class"]].to_numpy()
 
 
 def _join(blocks: list[tuple[np.ndarray, tf.Tensor]]) -> tuple[np.ndarray, tf.Tensor]:

@@ -23,7 +23,7 @@ from audit.run_folder import fixed_list
 FOCUS_STAGE = "focus_embeddings"
 """The folder of the shards, in the run folder."""
 
-WIDTH = 256
+WIDTH = 512
 """A layer with more channels is projected to so many."""
 _N_LAYERS = 2
 _PADDING = "Padding"

@@ -45,7 +45,7 @@ def group_patterns(audit: Context) -> None:
 def check_labels(audit: Context) -> None:
     """Look for near-duplicates, and for labels that seem wrong."""
     from audit.diagnose.duplicates import find_duplicates
-    from audit.diagnose.labels import find_label_issues
+    from audit.diagnose.labels import find_label_issues, label_quality
 
     folder = audit.folder
     properties = _read_properties(folder)
@@ -56,13 +56,11 @@ def check_labels(audit: Context) -> None:
     duplicates = find_duplicates(
         properties["image_id"].to_numpy(), properties["hash"].to_numpy(np.uint64), embeddings
     )
+    predictions = folder.read_predictions()
+    quality = label_quality(predictions, scores, embeddings, seed=audit.config.seed)
     folder.write_table("duplicates", duplicates)
-    folder.write_table(
-        "label_issues",
-        find_label_issues(
-            folder.read_predictions(), duplicates, scores, embeddings, seed=audit.config.seed
-        ),
-    )
+    folder.write_table("label_quality", quality)
+    folder.write_table("label_issues", find_label_issues(quality, predictions, duplicates))
 
 
 def slice_images(audit: Context) -> None:
