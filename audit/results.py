@@ -82,6 +82,11 @@ class Run:
         return self._folder.read_table("label_issues")
 
     @cached_property
+    def label_quality(self) -> pd.DataFrame:
+        """How well each checked label agrees with the model and with similar images, 0 to 1."""
+        return self._folder.read_table("label_quality")
+
+    @cached_property
     def probes(self) -> pd.DataFrame:
         """How many correct images turn wrong under each transformation and strength."""
         return self._folder.read_table("probes")

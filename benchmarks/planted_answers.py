@@ -102,13 +102,12 @@ class Answers:
         return scores.agreement(groups, patterns.to_numpy())
 
     def labels(self) -> tuple[float | None, float | None]:
-        """Return the average precision of the label issues, and of sorting by loss."""
+        """Return the average precision of the labels' quality, and of sorting by loss."""
         flipped = self.ids("flipped")
-        issues = self.table("label_issues")
-        if not flipped or issues is None:
+        quality = self.table("label_quality")
+        if not flipped or quality is None:
             return None, None
-        suspected = issues[issues["kind"] == "suspected label"].sort_values("rank")
-        listed = suspected["image_id"].drop_duplicates().tolist()
+        listed = quality.sort_values(["score", "image_id"])["image_id"].tolist()
         by_loss = scores.loss_precision(
             self.images["p_true"].to_numpy(), self.images["flipped"].to_numpy() == 1
         )

@@ -98,7 +98,7 @@ def test_a_run_prints_its_summary_and_last_the_reports_path(
         "errors      14: 8 false positives, 6 false negatives (positive class: right)"
     )
     assert "explained   14 errors over 4 layers" in summary
-    assert "predict (stage 2 of 6)" in result.stderr
+    assert "predict (stage 2 of 11)" in result.stderr
 
 
 def test_zero_is_a_value(drawn_data: Path, drawn_model: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Shards of maps and of thumbnails, and what becomes of images that changed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,8 @@ from audit.explain.explanations import (
     layers_table,
 )
 from audit.explain.maps import BatchMaps, Explainer
+from audit.explain.occlusion import OcclusionExplainer
+from audit.explain.pooling import FOCUS_STAGE
 from audit.predict.dataset import DatasetSource, FileSource
 from audit.predict.listing import list_images
 from audit.predict.model import wrap_model
@@ -60,6 +63,7 @@ def make_worker(
             "y_true": source.listing.images["y_true"],
             "y_pred": y_pred,
             "p_pred": scores[np.arange(len(scores)), y_pred],
+            "other_class": source.listing.images["y_true"],
         }
     )
     table.index.name = "image_id"
@@ -89,6 +93,46 @@ def test_an_error_has_rows_for_both_classes_and_a_control_for_one(
         assert cam.max() == (255 if row.peak > 0 else 0)
     assert folder.read_receipt(ShardSpec("explanations", 3, (0, 12))) == receipt
     assert folder.read_receipt(ShardSpec("thumbnails", 3, (0, 12))).n_done == 2
+
+
+def test_a_right_image_is_explained_for_another_class_if_asked(
+    tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    worker = make_worker(tmp_path, source, explainer)
+    worker.explained.loc[13, "other_class"] = 1  # Image 13 is a plain left one, as is image 12.
+    explain_shard(ShardSpec("explanations", 0, (12, 13)), worker)
+    folder = RunFolder(tmp_path)
+    expected = [[12, 0], [13, 0], [13, 1]]
+    for stage in ("explanations", FOCUS_STAGE):
+        shard = folder.read_shard(stage, 0)[["image_id", "explained_class"]]
+        assert shard.drop_duplicates().to_numpy().tolist() == expected
+
+
+def test_what_is_under_the_maps_is_stored_beside_them(
+    tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    worker = make_worker(tmp_path, source, explainer)
+    spec = ShardSpec("explanations", 2, (1, 0, 12))
+    receipt = explain_shard(spec, worker)
+    folder = RunFolder(tmp_path)
+    assert folder.read_receipt(replace(spec, stage=FOCUS_STAGE)).n_done == receipt.n_done == 3
+    shard = folder.read_shard(FOCUS_STAGE, 2)
+    assert shard["image_id"].tolist() == [1, 1, 0, 0, 12]
+    (_, pixels), *_ = source.batches([0], 1)
+    focus = explainer.explain(pixels, np.array([[1, 0]])).focus
+    stored = np.stack(shard["embedding"])
+    np.testing.assert_allclose(stored[2:4], focus.embeddings[0], atol=1e-5)
+    np.testing.assert_allclose(np.stack(shard["elsewhere"])[2:4], focus.elsewhere[0], atol=1e-5)
+    np.testing.assert_allclose(shard["layer_agreement"][2:4], focus.layer_agreement[0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(stored, axis=1), 1, atol=1e-5)
+
+
+def test_where_no_layer_can_be_seen_nothing_is_stored_of_them(tmp_path: Path, source: FileSource):
+    explainer = OcclusionExplainer(wrap_model(drawn_set.corner_model()))
+    worker = make_worker(tmp_path, source, explainer)
+    explain_shard(ShardSpec("explanations", 0, (0, 12)), worker)
+    assert RunFolder(tmp_path).shard_indices("explanations") == [0]
+    assert RunFolder(tmp_path).shard_indices(FOCUS_STAGE) == []
 
 
 def test_the_map_for_the_predicted_class_glows_where_the_other_square_is(

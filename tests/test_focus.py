@@ -147,6 +147,17 @@ def test_ranges():
     assert (turned >= 0).all() and (turned < 180).all()
 
 
+def test_layers_agree_as_far_as_it_is_known_and_not_about_an_empty_map():
+    maps = random_maps(3)
+    fused = make_fused([(9, 1, 0.5, maps[0]), (4, 1, 0.0, maps[1]), (4, 0, 2.0, maps[2])])
+    explained = make_explained([(9, "control", 1, 1), (4, "error", 0, 1)])
+    # In the order of image and class: (4, 0), (4, 1), which is empty, and (9, 1).
+    table = focus_table(fused, explained, np.array([0.5, 0.25, -1.0]))
+    np.testing.assert_array_equal(table["layer_agreement"], np.float32([0.5, np.nan, -1]))
+    assert table["layer_agreement"].dtype == np.float32
+    assert focus_table(fused, explained)["layer_agreement"].isna().all()
+
+
 def test_table_has_a_sorted_row_per_map():
     maps = random_maps(3)
     fused = make_fused([(9, 1, 0.5, maps[0]), (4, 1, 2.0, maps[1]), (4, 0, 2.0, maps[2])])
@@ -157,6 +168,7 @@ def test_table_has_a_sorted_row_per_map():
         "empty_because",
         *FEATURES,
         "agreement",
+        "layer_agreement",
     ]
     assert table["image_id"].tolist() == [4, 4, 9]
     assert table["explained_class"].tolist() == [0, 1, 1]

@@ -22,7 +22,7 @@ from audit.run_folder import RunFolder
 FOCUS_COLUMNS = (
     "image_id explained_class role y_true y_pred is_predicted is_empty empty_because centre_x"
     " centre_y spread_x spread_y area border_share border_lift entropy concentration"
-    " elongation orientation n_blobs agreement pattern"
+    " elongation orientation n_blobs agreement layer_agreement pattern"
 )
 SHARE = "{0} {0}_low {0}_high"
 COLUMNS = {
@@ -39,6 +39,20 @@ COLUMNS = {
     "layers.parquet": "layer path kind height width channels stored_height stored_width stage order"
     " kept reason",
     "focus.parquet": FOCUS_COLUMNS,
+    "focus_embeddings/shard-000000.parquet": "image_id explained_class layer_agreement embedding"
+    " elsewhere",
+    "properties/shard-000000.parquet": "image_id width height file_size brightness contrast"
+    " sharpness noise saturation red_green blue_yellow edge_density hash",
+    "causes/shard-000000.parquet": "image_id treatment area trial overlap logit_fall p_true y_pred",
+    "pastes.parquet": "pattern source control kind y_pred_before y_pred_after logit_after",
+    "duplicates.parquet": "image_id group other_id bits",
+    "label_quality.parquet": "image_id y_true suggested score lead",
+    "label_issues.parquet": "image_id kind y_true suggested score other_id is_error rank",
+    "slices.parquet": "slice name kind conditions n_images n_errors error_rate error_rate_low"
+    " error_rate_high other_error_rate lift lift_low lift_high n_images_confirm n_errors_confirm"
+    " p_value q_value confirmed error_ids excess_errors",
+    "probes.parquet": "transformation strength parameter n_images n_right fall fall_low fall_high"
+    " p_value q_value recipe",
 }
 TIMED = {"manifest.json", "logs/run.log"}
 """The files that tell when a run was made and how long it took."""
@@ -71,6 +85,8 @@ def pretend_stopped(run: Path, first_open: str) -> None:
 def test_every_file_has_its_columns(drawn_run: Path):
     found = {name: " ".join(pq.read_schema(drawn_run / name).names) for name in COLUMNS}
     assert found == COLUMNS
+    for name in ("findings.json", "targets.json", "targets.csv", "causes.json"):
+        assert (drawn_run / name).is_file()
     assert (drawn_run / "logs" / "run.log").is_file()
     assert (drawn_run / "report" / "index.html").is_file()
     assert not list(drawn_run.rglob("*.tmp")), "a temporary file was left behind"
@@ -95,7 +111,7 @@ def test_shards_hold_every_image_once(drawn_run: Path):
     explained = pd.concat(folder.iter_shards("explanations"))
     thumbnails = pd.concat(folder.iter_shards("thumbnails"))
     assert thumbnails["image_id"].tolist() == sorted(explained["image_id"].unique())
-    assert len(thumbnails) == 2 * drawn_set.N_ERRORS  # as many controls as errors
+    assert len(thumbnails) == drawn_set.N_IMAGES  # all 46 correct ones are controls: fewer than 100
     assert not explained.duplicated(["image_id", "explained_class", "layer"]).any()
 
 
@@ -289,7 +305,7 @@ def test_a_torn_shard_is_done_again(
     shard = run / "explanations" / "shard-000001.parquet"
     whole = shard.read_bytes()
     if spoil == "of another size":
-        shutil.copy(run / "explanations" / "shard-000003.parquet", shard)  # the last has fewer
+        shutil.copy(run / "explanations" / "shard-000007.parquet", shard)  # the last has fewer
     else:
         shard.write_bytes(whole[: len(whole) // 2] if spoil == "cut" else b"")
     untouched = (run / "explanations" / "shard-000000.parquet").stat().st_mtime_ns
@@ -458,7 +474,7 @@ def test_progress_goes_to_stderr_and_can_be_silenced(
     audit.run(drawn_model, drawn_data, tmp_path / "loud")
     loud = capsys.readouterr()
     assert loud.out == ""
-    assert "predict (stage 2 of 6)" in loud.err
+    assert f"predict (stage 2 of {len(STAGES)})" in loud.err
     assert "images/s" in loud.err
     audit.run(drawn_model, drawn_data, tmp_path / "quiet", progress=False)
     quiet = capsys.readouterr()

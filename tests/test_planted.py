@@ -505,16 +505,14 @@ def answers(tmp_path: Path) -> planted_answers.Answers:
             "pattern": [1, -1] * 5 + [-1, -1],
         }
     )
-    issues = pd.DataFrame(
-        {"image_id": [5, 7, 4], "kind": ["suspected label", "duplicate", "suspected label"]}
-    ).assign(rank=[1, 2, 3])
+    quality = pd.DataFrame({"image_id": [4, 5, 7], "score": [0.2, 0.1, 0.9]})
     findings = [
         {"id": "F1", "evidence": {"table": "slices", "key": 2}},
         {"id": "F2", "evidence": {"table": "probes", "key": "blur, strength 2"}},
         {"id": "F3", "evidence": {"table": "patterns", "key": 1}},
     ]
     slices = pd.DataFrame([slice_row("sharpness", [6, 7]), slice_row("sharpness", [0, 1])])
-    for name in ("label_issues.parquet", "slices.parquet", "targets.json"):
+    for name in ("label_quality.parquet", "slices.parquet", "targets.json"):
         (tmp_path / name).touch()
     (tmp_path / "targets").mkdir()
     truth.head(5).to_csv(tmp_path / "targets" / "T1.csv", index=False)
@@ -523,7 +521,7 @@ def answers(tmp_path: Path) -> planted_answers.Answers:
         path=tmp_path,
         predictions=predictions,
         focus=focus,
-        label_issues=issues,
+        label_quality=quality,
         findings=findings,
         slices=slices.assign(slice=[2, 1]),
         targets=[{"id": "T1", "manifest": "targets/T1.csv", "findings": ["F3"]}],

@@ -244,8 +244,9 @@ class _Effects:
 
 def _effects(causes: pd.DataFrame, y_true: "pd.Series[Any]") -> _Effects:
     """Set what became of the errors without their focus against what became of them elsewhere."""
+    known = causes["image_id"].isin(y_true.index)  # An image may have vanished between two stages.
     finite = np.isfinite(causes["logit_fall"].to_numpy(np.float64))
-    usable = causes.loc[finite, ["image_id", "treatment", "area", "y_pred", "logit_fall"]]
+    usable = causes.loc[known & finite, ["image_id", "treatment", "area", "y_pred", "logit_fall"]]
     usable["right"] = usable["y_pred"].to_numpy() == y_true.loc[usable["image_id"]].to_numpy()
     means = usable.astype({"right": np.float64, "logit_fall": np.float64}).pivot_table(
         index="image_id", columns=["treatment", "area"], values=["right", "logit_fall"]

@@ -19,7 +19,8 @@ from functools import cache
 import numpy as np
 from scipy.special import gammaln
 
-from audit.diagnose.pattern_clusters import MIN_SIZE, Groups
+from audit.diagnose.look_groups import Groups
+from audit.diagnose.pattern_clusters import MIN_SIZE
 
 SIGNIFICANT = 0.05
 

@@ -1,74 +1,66 @@
-"""Groups of maps that lie close together: by where they look, or by what they look at.
+"""Group maps by where they look: a coarse sketch of each map, dense groups of sketches, stability.
 
-In: points, one for each map; nobody says which of them belong to errors. Out: candidate groups,
-nested in one another, each with how distinct and how stable it is. Points that show where a map
-looks are sketches of it. Two sketches are compared by their affinity, the share of mass they have
-in common (Bhattacharyya 1943): 1 if equal, 0 if apart. It is the dot product of sketches, and their
-Euclidean distance is the Hellinger distance times root 2.
+In: fused maps. Out: for each map the number of its group, or -1. Two sketches are compared by their
+affinity, the share of mass they have in common (Bhattacharyya 1943): 1 if equal, 0 if apart. It is
+the dot product of sketches, and their Euclidean distance is the Hellinger distance times root 2.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering
+from sklearn.cluster import HDBSCAN
 
 GRID = 8
 """Rows and columns of a sketch."""
 
 MIN_SIZE = 5
-"""Fewer maps than this are no group."""
+"""Fewer maps than this are no pattern."""
+
+MIN_SHARE = 0.01
+"""A pattern holds at least this share of the maps it was found in, so that lists stay short."""
 
 MIN_AFFINITY = 0.5
-"""Sketches look at one place if their mean affinity to each other is at least this."""
-
-MIN_DISTINCTNESS = 0.2
-"""How much later a group is joined to others than it was complete, as a share; see `Groups`.
-
-Groups that a planted artefact explains had 0.21 to 0.9; of five hundred groups in errors without
-one, two in three had less.
-"""
+"""Members of a pattern have at least this affinity to each other on average."""
 
 MIN_STABILITY = 0.5
-"""Below it a group counts as dissolved (Hennig 2007, doi:10.1016/j.csda.2006.11.025)."""
+"""Below it a cluster counts as dissolved (Hennig 2007, doi:10.1016/j.csda.2006.11.025)."""
 
-MOST_LIKE_ELSEWHERE = 0.75
-"""A group's focus must set it apart more than the rest of its images does: the ratio of the two.
+_MIN_SEPARATION = 0.15
+_MIN_GAIN = 0.05
+_NEIGHBOURS = 3
+RESAMPLES = 20
+"""How often a search is repeated to see what comes back."""
 
-It was 0.2 to 0.72 for planted bars, stickers, frames, textures and objects, and 1.0 to 1.1 for blur
-and a colour cast, which are everywhere. Of groups that a natural content makes, cats on a sofa, it
-was above 0.75 in three of four.
-"""
-
-_LARGEST_SHARE = 0.9
-_LEAST_AFFINITY = 0.35
-_APART = 0.6
-_RESAMPLES = 20
 _RESAMPLE_SHARE = 0.8
 _RESAMPLE_AT_MOST = 500
-_NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Candidate groups of n points: any two are nested or apart.
+class Clusters:
+    """The rule that gives a map its pattern.
 
     Attributes:
-        members: bool of shape (n_groups, n).
-        distinctness: float64 of shape (n_groups,), 0 to 1: 1 − h ÷ H, where h is the distance at
-            which Ward's method completes the group and H that at which it joins it to another; 1 of
-            a group of all points.
-        stability: float64 of shape (n_groups,), 0 to 1: the mean over random samples of 80 % of the
-            points of the group's best Jaccard overlap with a group that is found there.
+        centres: float64 of shape (n_patterns, GRID * GRID), the mean sketches, of length 1.
+        cuts: float64 of shape (n_patterns,), the affinity to the centre that a member has at least.
     """
 
-    members: np.ndarray
-    distinctness: np.ndarray
-    stability: np.ndarray
+    centres: np.ndarray
+    cuts: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.members)
+    def assign(self, sketches: np.ndarray) -> np.ndarray:
+        """Return the nearest centre within reach of each sketch, or -1: int64 of shape (n,).
+
+        Args:
+            sketches: float64 of shape (n, GRID * GRID); all zeros, for no focus, gives -1.
+        """
+        if len(self.centres) == 0:
+            return np.full(len(sketches), -1)
+        affinity = sketches @ self.centres.T
+        affinity[affinity < self.cuts - 1e-9] = -1  # rounding must not shut out the last member
+        nearest = affinity.argmax(axis=1)
+        return np.where(affinity.max(axis=1) > 0, nearest, -1)
 
 
 def sketch_maps(cams: Iterable[np.ndarray]) -> np.ndarray:
@@ -88,69 +80,56 @@ def sketch_maps(cams: Iterable[np.ndarray]) -> np.ndarray:
     return np.array(sketches, np.float64).reshape(len(sketches), GRID * GRID)
 
 
-def find_looks(points: np.ndarray, seed: int, elsewhere: np.ndarray) -> Groups:
-    """Find the groups that maps fall into by what they look at; the data choose how many.
+def find_clusters(sketches: np.ndarray, seed: int) -> tuple[Clusters, np.ndarray]:
+    """Find groups of maps that look at the same place; the data choose how many.
 
-    Every branch of the tree that Ward's method builds is looked at. It is a candidate if it is
-    clearly complete before it is joined to another branch, if it comes back when the search is
-    repeated on samples, and if the rest of the images does not set it apart nearly as well: then it
-    is a matter of the images and not of a focus.
-
-    Args:
-        points: float64 of shape (n, d), what is under each map, in a fixed order.
-        seed: of the samples.
-        elsewhere: of the same shape, what is in the rest of each image.
-
-    Source: Ward 1963, doi:10.1080/01621459.1963.10500845; Hennig 2007 for the stability.
-    """
-    members, distinctness = _distinct_branches(points, MIN_SIZE)
-    ratios = [_separation(elsewhere, m) / _separation(points, m) for m in members]
-    is_focus = np.array(ratios, np.float64) <= MOST_LIKE_ELSEWHERE
-    return _stable(points, members[is_focus], distinctness[is_focus], seed, _distinct_branches)
-
-
-def find_places(sketches: np.ndarray, seed: int) -> Groups:
-    """Find the groups that maps fall into by where they look; the data choose how many.
-
-    As `find_looks`, but a candidate must look at one place, and is the largest branch that does;
-    that may be all maps.
+    Dense groups come from HDBSCAN; groups that are not clearly apart are merged; if there are
+    none, all maps together are tried as one. A group is kept if its members look alike and if it
+    comes back when the search is repeated on 20 random samples of 80 % of the maps. With fewer
+    than seven maps nothing can come back, and nothing is kept. The fine groups (the leaves of
+    HDBSCAN's tree) replace the coarse ones if clearly more of the maps come back in them.
 
     Args:
         sketches: float64 of shape (n, GRID * GRID), of length 1 each, in a fixed order.
-        seed: of the samples.
+        seed: decides the resamples.
+
+    Returns:
+        The rule, and the stability of each pattern, 0 to 1: the mean over the resamples of its
+        best Jaccard overlap with a pattern found there; at least `MIN_STABILITY`.
+
+    Source: Campello et al. 2013 for HDBSCAN; Hennig 2007 for the stability.
     """
-    members, distinctness = _branches_of_one_place(sketches, MIN_SIZE)
-    return _stable(sketches, members, distinctness, seed, _branches_of_one_place)
+    coarse = _find_stable(sketches, "eom", seed)
+    fine = _find_stable(sketches, "leaf", seed)
+    gain = _stable_share(sketches, *fine) - _stable_share(sketches, *coarse)
+    # Leaves alone would also be found in scattered maps: they may only divide what there is.
+    return fine if len(coarse[1]) > 0 and gain > _MIN_GAIN else coarse
 
 
 def mean_affinity(members: np.ndarray) -> float:
-    """Return the mean dot product over all pairs of different vectors of length 1."""
+    """Return the mean affinity over all pairs of different members."""
     n = len(members)
     total = members.sum(axis=0)
     return float((total @ total - n) / (n * (n - 1)))
 
 
-def nearest_group(points: np.ndarray, known: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Place points by most of their five nearest neighbours.
+def resample(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return positions of a random 80 % of n, at most 500, in order."""
+    size = min(int(_RESAMPLE_SHARE * n), _RESAMPLE_AT_MOST)
+    return np.sort(rng.choice(n, size, replace=False))
 
-    Args:
-        points: float64 of shape (n, d), the points to place.
-        known: float64 of shape (m, d), points with a group.
-        groups: int of shape (m,), -1 for none.
 
-    Returns:
-        int64 of shape (n,); -1 where no group has more than half of the neighbours.
-    """
-    placed = np.full(len(points), -1)
-    squares = (known**2).sum(axis=1)
-    for start in range(0, len(points), 1000):
-        distances = squares - 2 * points[start : start + 1000] @ known.T
-        nearest = np.argpartition(distances, min(_NEIGHBOURS, len(known)) - 1, axis=1)
-        votes = np.sort(groups[nearest[:, :_NEIGHBOURS]], axis=1)
-        middle = votes[:, votes.shape[1] // 2]  # Who has more than half of the votes has this one.
-        wins = (votes == middle[:, None]).sum(axis=1) > votes.shape[1] / 2
-        placed[start : start + 1000] = np.where(wins, middle, -1)
-    return placed
+def _find_stable(sketches: np.ndarray, method: str, seed: int) -> tuple[Clusters, np.ndarray]:
+    clusters = _fit(sketches, method)
+    stability = _stability(sketches, clusters, method, np.random.default_rng(seed))
+    kept = stability >= MIN_STABILITY
+    return Clusters(clusters.centres[kept], clusters.cuts[kept]), stability[kept]
+
+
+def _stable_share(sketches: np.ndarray, clusters: Clusters, stability: np.ndarray) -> float:
+    """Share of the maps that are in a pattern, each counted by the stability of its pattern."""
+    assigned = clusters.assign(sketches)
+    return float(stability[assigned[assigned >= 0]].sum() / max(len(sketches), 1))
 
 
 def _sketch(cam: np.ndarray) -> np.ndarray:
@@ -163,110 +142,82 @@ def _sketch(cam: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(relief / mass)) if mass > 0 else np.zeros(GRID * GRID)
 
 
-def _branches(points: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return members and distinctness of all branches of the tree, the last of which is all of it.
+def _fit(sketches: np.ndarray, method: str) -> Clusters:
+    n = len(sketches)
+    min_size = max(MIN_SIZE, round(MIN_SHARE * n))
+    if n < min_size:
+        return _rule(sketches, np.full(n, -1))
+    search = HDBSCAN(
+        min_cluster_size=min_size,
+        min_samples=_NEIGHBOURS,
+        cluster_selection_method=method,
+        copy=True,
+    )
+    groups = _merge(sketches, search.fit_predict(sketches))
+    if groups.max() < 0:
+        groups = np.zeros(n, np.int64)
+    clusters = _rule(sketches, groups)
+    assigned = clusters.assign(sketches)
+    members = [sketches[assigned == group] for group in range(len(clusters.centres))]
+    kept = [len(m) >= min_size and mean_affinity(m) >= MIN_AFFINITY for m in members]
+    return Clusters(clusters.centres[kept], clusters.cuts[kept])
 
-    The leaves of a branch are neighbours in the order in which the tree lists all leaves, so that a
-    branch is a first position and a size.
+
+def _merge(sketches: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Join the two closest groups until all are apart: two halves of one group are one group."""
+    groups = groups.copy()
+    while True:
+        names = np.unique(groups[groups >= 0])
+        members = [sketches[groups == name] for name in names]
+        within = [1 - mean_affinity(m) for m in members]
+        closest, least = (0, 0), _MIN_SEPARATION
+        for i in range(len(names)):
+            for j in range(i):
+                between = 1 - members[i].mean(axis=0) @ members[j].mean(axis=0)
+                # 1 - affinity is half a squared distance: the root compares plain distances.
+                separation = 1 - np.sqrt(max(within[i], within[j]) / max(between, 1e-12))
+                if separation < least:
+                    closest, least = (i, j), separation
+        if closest == (0, 0):
+            return groups
+        groups[groups == names[closest[0]]] = names[closest[1]]
+
+
+def _rule(sketches: np.ndarray, groups: np.ndarray) -> Clusters:
+    """Reach as far as the least typical member, each held against the centre of the *others*.
+
+    With its own part in the centre a member would look more typical than a fresh map can.
     """
-    n = len(points)
-    if n < max(min_size, 2):
-        return np.zeros((0, n), bool), np.zeros(0)
-    tree = AgglomerativeClustering(n_clusters=None, distance_threshold=0, linkage="ward")
-    tree.fit(points)
-    size = np.ones(2 * n - 1, np.int64)
-    for node, (left, right) in enumerate(tree.children_, start=n):
-        size[node] = size[left] + size[right]
-    first = np.zeros(2 * n - 1, np.int64)
-    joined_at = np.full(2 * n - 1, np.inf)
-    for node in range(2 * n - 2, n - 1, -1):
-        left, right = tree.children_[node - n]
-        first[left], first[right] = first[node], first[node] + size[left]
-        joined_at[[left, right]] = tree.distances_[node - n]
-    size, start, position, joined_at = size[n:], first[n:], first[:n], joined_at[n:]
-    ratio = np.divide(tree.distances_, joined_at, out=np.ones(n - 1), where=joined_at > 0)
-    kept = size >= min_size
-    start, end = start[kept, None], (start + size)[kept, None]
-    return (position >= start) & (position < end), 1 - ratio[kept]
+    centres, cuts = [], []
+    for group in np.unique(groups[groups >= 0]):
+        members = sketches[groups == group]
+        total = members.sum(axis=0)
+        others = total - members
+        others /= np.linalg.norm(others, axis=1, keepdims=True)
+        centres.append(total / np.linalg.norm(total))
+        cuts.append(np.einsum("nd,nd->n", members, others).min())
+    return Clusters(np.array(centres).reshape(-1, sketches.shape[1]), np.array(cuts))
 
 
-def _distinct_branches(points: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
-    members, distinctness = _branches(points, min_size)
-    is_part = members.sum(axis=1) <= _LARGEST_SHARE * len(points)
-    kept = is_part & (distinctness >= MIN_DISTINCTNESS)
-    return members[kept], distinctness[kept]
+def _stability(
+    sketches: np.ndarray, clusters: Clusters, method: str, rng: np.random.Generator
+) -> np.ndarray:
+    n, n_patterns = len(sketches), len(clusters.centres)
+    if n_patterns == 0:
+        return np.zeros(0)
+    assigned = clusters.assign(sketches)
+    overlaps: list[list[float]] = [[] for _ in range(n_patterns)]
+    for _ in range(RESAMPLES):
+        rows = resample(n, rng)
+        again = _fit(sketches[rows], method)
+        found = again.assign(sketches[rows])
+        for pattern in range(n_patterns):
+            members = assigned[rows] == pattern
+            if members.sum() >= MIN_SIZE:  # with fewer it could not have been found
+                best = [_jaccard(members, found == other) for other in range(len(again.centres))]
+                overlaps[pattern].append(max(best, default=0.0))
+    return np.array([np.mean(values) if values else 0.0 for values in overlaps])
 
 
-def _branches_of_one_place(sketches: np.ndarray, min_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest branches that look at one place, without maps that hardly look there."""
-    members, distinctness = _branches(sketches, min_size)
-    affinity = members @ sketches @ sketches.T  # Of each group with each map, summed.
-    size = members.sum(axis=1)
-    within = (np.where(members, affinity, 0).sum(axis=1) - size) / (size * (size - 1))
-    to_others = (affinity - members) / np.maximum(size[:, None] - members, 1)
-    kept = (distinctness >= MIN_DISTINCTNESS) & (within >= MIN_AFFINITY)
-    kept &= ~_is_two_places(members, sketches)
-    members &= to_others >= _LEAST_AFFINITY
-    members, distinctness, size = members[kept], distinctness[kept], size[kept]
-    common = members.astype(np.float32) @ members.T.astype(np.float32)
-    is_inside = (common == members.sum(axis=1)[:, None]) & (size[:, None] < size)
-    chosen = ~is_inside.any(axis=1) & (members.sum(axis=1) >= min_size)
-    return members[chosen], distinctness[chosen]
-
-
-def _is_two_places(members: np.ndarray, sketches: np.ndarray) -> np.ndarray:
-    """Tell the branches that hold two others which are clearly apart."""
-    size = members.sum(axis=1)
-    common = members.astype(np.float32) @ members.T.astype(np.float32)
-    is_apart = (common == 0) & _are_apart(members, sketches)
-    is_inside = (common == size[:, None]) & (size[:, None] < size)  # Row inside column.
-    pairs = is_inside.T.astype(np.float32) @ is_apart.astype(np.float32)
-    return np.asarray(((pairs > 0) & is_inside.T).any(axis=1))
-
-
-def _are_apart(members: np.ndarray, sketches: np.ndarray) -> np.ndarray:
-    """Tell pairs of groups whose maps are clearly further from each other than from their own."""
-    size = members.sum(axis=1)
-    sums = members @ sketches
-    affinity = sums @ sums.T / np.outer(size, size)
-    own = (np.diag(affinity) * size**2 - size) / np.maximum(size * (size - 1), 1)
-    looser = np.maximum.outer(1 - own, 1 - own)
-    return np.asarray(looser < _APART * (1 - affinity))
-
-
-def _separation(points: np.ndarray, members: np.ndarray) -> float:
-    """Return how far the centre of a group is from that of the others, in its own spreads."""
-    inside, outside = points[members], points[~members]
-    centre = inside.mean(axis=0)
-    spread = np.sqrt(((inside - centre) ** 2).sum(axis=1).mean())
-    return float(np.linalg.norm(centre - outside.mean(axis=0)) / max(spread, 1e-12))
-
-
-def _stable(
-    points: np.ndarray,
-    members: np.ndarray,
-    distinctness: np.ndarray,
-    seed: int,
-    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
-) -> Groups:
-    """Keep the groups that are found again in samples.
-
-    A group is looked for in samples that hold at least all but one of `MIN_SIZE` of its members.
-    """
-    rng = np.random.default_rng(seed)
-    n, least = len(points), MIN_SIZE - 1
-    total, n_samples = np.zeros(len(members)), np.zeros(len(members))
-    for _ in range(_RESAMPLES if len(members) else 0):
-        size = min(int(_RESAMPLE_SHARE * n), _RESAMPLE_AT_MOST)
-        rows = np.sort(rng.choice(n, size, replace=False))
-        again, _ = search(points[rows], least)
-        sampled = members[:, rows]
-        common = sampled.astype(np.float32) @ again.T.astype(np.float32)
-        sizes = sampled.sum(axis=1)
-        union = sizes[:, None] + again.sum(axis=1) - common
-        is_there = sizes >= least
-        total += np.where(is_there, (common / np.maximum(union, 1)).max(axis=1, initial=0), 0)
-        n_samples += is_there
-    stability = total / np.maximum(n_samples, 1)
-    kept = stability >= MIN_STABILITY
-    return Groups(members[kept], distinctness[kept], stability[kept])
+def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from audit.diagnose.look_groups import Groups, find_looks, nearest_group
 from audit.diagnose.looks import Looks
 from audit.diagnose.pattern_choice import Choice, Units, choose_groups
 from audit.diagnose.pattern_clusters import (
     MIN_AFFINITY,
-    Groups,
-    find_looks,
-    find_places,
+    find_clusters,
     mean_affinity,
-    nearest_group,
     sketch_maps,
 )
 
@@ -131,7 +129,7 @@ def search_patterns(maps: Maps, seed: int) -> list[Pattern]:
         if of_look:
             groups = find_looks(points[rows], seed, maps.elsewhere[rows])
         else:
-            groups = find_places(points[rows], seed)
+            groups = _find_places(points[rows], seed)
         first = len(found)
         for choice in choose_groups(_units_of(maps.units, rows), groups, assigned[rows] < 0):
             assigned[rows[choice.members]] = len(found)
@@ -169,6 +167,20 @@ def _sample(usable: np.ndarray, is_error: np.ndarray, seed: int) -> np.ndarray:
         rng.choice(errors, min(len(errors), _SEARCH_AT_MOST - n_controls), replace=False),
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def _find_places(sketches: np.ndarray, seed: int) -> Groups:
+    """Return the clusters of sketches; distinct as far as they are closer than others are."""
+    clusters, stability = find_clusters(sketches, seed)
+    assigned = clusters.assign(sketches)
+    members = np.arange(len(stability))[:, None] == assigned
+    distinctness = np.ones(len(members))
+    for number, inside in enumerate(members):
+        if not inside.all():
+            within = 1 - mean_affinity(sketches[inside])
+            between = 1 - sketches[inside].mean(axis=0) @ sketches[~inside].mean(axis=0)
+            distinctness[number] = 1 - np.sqrt(min(1.0, within / between))
+    return Groups(members, distinctness, stability)
 
 
 def _units_of(units: Units, rows: np.ndarray) -> Units:

@@ -109,7 +109,7 @@ def find_patterns(
           leave. NaN where there are no controls of one kind. `q_value`: that times the number of
           groups that were weighed; below 0.05 the focus is special to the errors.
         - `stability`: 0.5 to 1, how well the pattern comes back in resamples; `distinctness`: 0 to
-          1, how clearly it is apart; see `audit.diagnose.pattern_clusters.Groups`.
+          1, how clearly it is apart; see `audit.diagnose.look_groups.Groups`.
         - `confusions`: `y_true`, `y_pred` and `count` of its errors, the most common first.
         - `exemplars`: `image_id` of its ten most typical errors, the medoid first.
         - `mean_map`: bytes, uint8 of shape (`mean_height`, `mean_width`), row-major, the mean of

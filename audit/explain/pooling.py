@@ -16,6 +16,7 @@ from audit.explain.capture import Layer
 from audit.explain.differentiate import differentiate
 from audit.explain.fusion import MapStack, sum_of_layers
 from audit.explain.gradcam import divide_by_peak, resize_maps
+from audit.predict.inference import with_constant_weights
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import fixed_list
@@ -132,7 +133,7 @@ def make_local_features(
     pixel_rule = pixel_scaling(scaling, model.channels)
 
     @tf.function(jit_compile=False, autograph=False)
-    def local_features(pixels: tf.Tensor) -> tf.Tensor:
+    def local_features(pixels: tf.Tensor) -> tuple[tf.Tensor]:
         # Only where gradients exist is it known which layers reach the score. They are traced, but
         # as nothing asks for their values, never computed.
         classes = tf.zeros((tf.shape(pixels)[0], 1), tf.int32)
@@ -140,18 +141,13 @@ def make_local_features(
         chosen = [found.activations[i] for i in pooled_positions(found.kept)]
         size = max((a.shape[1:3] for a in chosen), key=lambda sides: sides[0] * sides[1])
         parts = [_to_length_one(tf.cast(a, tf.float32), len(chosen)) for a in chosen]
-        return tf.concat(
-            [p if p.shape[1:3] == size else tf.image.resize(p, size) for p in parts], axis=3
-        )
+        large = [p if p.shape[1:3] == size else tf.image.resize(p, size) for p in parts]
+        return (tf.concat(large, axis=3),)
 
-    traced = local_features.get_concrete_function(
-        tf.TensorSpec((None, *model.input_size, model.channels), tf.float32)
-    )
-
-    def call(pixels: tf.Tensor) -> tf.Tensor:
-        return traced(tf.convert_to_tensor(pixels, tf.float32))
-
-    return call
+    shape = (None, *model.input_size, model.channels)
+    traced = local_features.get_concrete_function(tf.TensorSpec(shape, tf.float32))
+    compute = with_constant_weights(traced)
+    return lambda pixels: compute(tf.convert_to_tensor(pixels, tf.float32))[0]
 
 
 Row = tuple[int, int, float, np.ndarray, np.ndarray]

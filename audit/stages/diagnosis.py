@@ -32,12 +32,13 @@ def group_patterns(audit: Context) -> None:
     y_true = predictions.set_index("image_id")["y_true"]
     folder.write_json("causes", {"overall": overall_effect(causes, y_true, seed=seed)})
     folder.write_table("patterns", judge_patterns(patterns, focus, causes, pastes, seed=seed))
-    counts = focus.loc[focus["is_empty"], "empty_because"].value_counts(sort=False)
+    shown = focus[focus["is_predicted"] | (focus["role"] == "error")]
+    counts = shown.loc[shown["is_empty"], "empty_because"].value_counts(sort=False)
     if len(counts):
         reasons = ", ".join(f"{reason} ({n})" for reason, n in sorted(counts.items()))
         audit.warn(
             "empty maps",
-            f"{counts.sum()} of {len(focus)} fused maps show no place: {reasons}. They are left"
+            f"{counts.sum()} of {len(shown)} fused maps show no place: {reasons}. They are left"
             " out of the focus patterns, and not drawn.",
         )
 
