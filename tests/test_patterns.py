@@ -123,6 +123,61 @@ def test_columns_hold_what_they_say(three_kinds):
         np.testing.assert_array_equal(mean_map, np.round(255 * mean / mean.max()))
 
 
+@pytest.fixture(scope="module")
+def bars():
+    """Cats called dogs look at a bar, at the left or right; some right dogs and cats do, too."""
+    errors = [LEFT] * 14 + [RIGHT] * 10 + [ANYWHERE] * 16
+    own, rivals = [LEFT] * 4 + [ANYWHERE] * 36, [RIGHT] * 2 + [ANYWHERE] * 38
+    focus, fused = make_run(draw_all(errors), draw_all(own, seed=1), draw_all(rivals, seed=2))
+    rng = np.random.default_rng(0)
+    is_bar = np.isin(errors + own + rivals, [LEFT, RIGHT])
+    vectors = rng.normal(size=(120, 30))
+    vectors[is_bar] = 0.5 * vectors[is_bar] + rng.normal(size=30)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    looks = make_looks(fused, vectors, rng.normal(size=(120, 30)))
+    return focus, fused, looks, *find_patterns(focus, fused, CLASS_NAMES, looks=looks)
+
+
+def test_a_thing_at_two_places_is_one_pattern(bars):
+    _, _, _, patterns, pattern = bars
+    row = patterns.iloc[0]
+    assert row["kind"] == "look"
+    assert row["name"] == "similar spots, either side"
+    assert row["n_errors"] == 24
+    assert row["share_of_errors"] == 24 / 40
+    assert (row["n_controls"], row["control_share"]) == (4, 4 / 40)
+    assert (row["n_true_controls"], row["true_control_share"]) == (2, 2 / 40)
+    assert row["lift"] == pytest.approx(6)
+    assert row["lift_low"] < 6 < row["lift_high"]
+    assert row["q_value"] < 1e-3
+    # In the rows of errors and right dogs for dogs, and of right cats for dogs, too.
+    assert (pattern[:24] == 1).all() and (pattern[40:44] == 1).all() and (pattern[80:82] == 1).all()
+    assert (pattern == 1).sum() == 30
+
+
+def test_looks_do_not_depend_on_the_order_of_rows(bars):
+    focus, fused, looks, patterns, pattern = bars
+    shuffled = focus.sample(frac=1, random_state=3)
+    mixed = fused.sample(frac=1, random_state=4)
+    again, pattern_again = find_patterns(shuffled, mixed, CLASS_NAMES, looks=looks)
+    pd.testing.assert_series_equal(pattern_again.sort_index(), pattern)
+    assert to_arrow(again, None).equals(to_arrow(patterns, None))
+
+
+def test_lift_compares_within_predicted_classes():
+    """Of dogs called cats few look at it, and few right cats: no more and no less common."""
+    left, other = [LEFT] * 12, [CENTRE] * 12
+    errors = draw_all([*left, *other[:4], *[LEFT] * 4, *[CENTRE] * 20], noise=0.1)
+    controls = draw_all([*[LEFT] * 6, *[CENTRE] * 10], seed=1, noise=0.1)
+    focus, fused = make_run(errors, controls, y_true=[0] * 16 + [1] * 24)
+    patterns, _ = find_patterns(focus, fused, CLASS_NAMES)
+    row = patterns[patterns["name"].str.startswith("left")].iloc[0]
+    # Only dogs have controls: 12 of 16 errors and 6 of 16 right dogs look there.
+    assert row["n_errors"] == 16
+    assert (row["n_controls"], row["control_share"]) == (6, 6 / 16)
+    assert row["lift"] == pytest.approx(2)
+
+
 def test_controls_are_placed_by_the_same_rule(three_kinds):
     _, _, _, patterns, pattern = three_kinds
     control = pattern.to_numpy()[96:]
@@ -176,7 +231,7 @@ def test_maps_of_the_true_class_do_not_matter(three_kinds):
 
 
 def test_many_errors_are_searched_in_a_sample(monkeypatch):
-    monkeypatch.setattr(pattern_clusters, "_FIT_AT_MOST", 60)
+    monkeypatch.setattr(pattern_search, "_SEARCH_AT_MOST", 60)
     truth = planted([200, 120, 80, 0])
     patterns, pattern = find_patterns(*make_run(draw_all(truth)), CLASS_NAMES)
     assert len(patterns) == 3

@@ -119,6 +119,16 @@ def test_layers_agree_as_far_as_they_point_at_the_same_place():
     assert both.numpy() == pytest.approx(0, abs=1e-6)
 
 
+def test_layers_finer_than_the_map_have_no_part_in_the_agreement_unless_all_are():
+    here = np.array([[0.0, 1.0], [0.0, 2.0]])
+    fused = tf.constant(here[None, None], tf.float32)
+    fine = np.kron(2 - here, np.ones((2, 2)))
+    stacks = [one_stack([fine]), one_stack([here])]
+    assert agreement_of_layers(stacks, fused).numpy() == pytest.approx(1)
+    coarse = tf.constant([[[[0.0, 1.0]]]])
+    assert agreement_of_layers(stacks[:1], coarse).numpy() < -0.8
+
+
 def test_layers_that_say_nothing_have_no_part_in_the_agreement():
     here = np.array([[0.0, 1.0], [0.0, 2.0]])
     fused = tf.constant(here[None, None], tf.float32)

@@ -134,7 +134,7 @@ def _separation(points: np.ndarray, members: np.ndarray) -> float:
 
 
 def _stability(points: np.ndarray, members: np.ndarray, seed: int) -> np.ndarray:
-    """Find groups again in samples that hold all but one of `MIN_SIZE` of their members, or more."""
+    """Find groups again in samples that hold at least `MIN_SIZE` − 1 of their members."""
     rng = np.random.default_rng(seed)
     least = MIN_SIZE - 1
     total, n_samples = np.zeros(len(members)), np.zeros(len(members))

@@ -6,6 +6,7 @@ vector of the focus, one of all the rest, and measures of colour and texture tha
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from audit.run_folder import RunFolder
 
 FOCUS_STAGE = "focus_embeddings"
-SIDE = 112
+SIDE = 80
 """Longest side at which colours and edges are measured, in pixels."""
 
 COLOURS = (
@@ -195,7 +196,7 @@ def _measure_all(
 def _iter_pictures(folder: RunFolder) -> Iterator[tuple[int, np.ndarray]]:
     for shard in folder.iter_shards("thumbnails", ["image_id", "jpeg"]):
         for image_id, jpeg in zip(shard["image_id"].tolist(), shard["jpeg"], strict=True):
-            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+            image: Any = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
             scale = SIDE / max(image.shape[:2])
             if scale < 1:
                 image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -213,8 +214,8 @@ def _read_vectors(
     keys = pd.MultiIndex.from_arrays([table["image_id"], table["explained_class"]])
     return (
         keys,
-        np.stack(table["embedding"].to_numpy()),
-        np.stack(table["elsewhere"].to_numpy()),
+        np.stack(table["embedding"].to_list()),
+        np.stack(table["elsewhere"].to_list()),
         table["layer_agreement"].to_numpy(np.float32),
     )
 

@@ -36,6 +36,7 @@ STRONG_DISTINCTNESS = 0.6
 """From here on a group that is not more common among errors is kept, too, if it is not rarer."""
 
 _LEAST_FREE, _MOSTLY_FREE = 0.5, 0.8
+_LARGEST_COMMON = 0.5
 _WORTH_TESTING = 1.6
 _DIFFERENT = 0.1
 _HALF_AS_GOOD = 0.5
@@ -146,8 +147,8 @@ def choose_groups(units: Units, groups: Groups, is_free: np.ndarray | None = Non
     among errors, in standard deviations, times its stability and the root of its distinctness. A
     part of it that is a group in its own right is taken instead if that says it all: the rest is no
     more common among errors. What is taken is set aside, so that it cannot hide the next one. When
-    no group is more common among errors, groups are taken that are very distinct and not rarer
-    among errors; or, where there are no controls, any.
+    no group is more common among errors, groups are taken that are very distinct, not rarer among
+    errors, and not the bulk of all maps; or, where there are no controls, any.
 
     All candidates were found without regard to errors, and each p-value is multiplied by their
     number. So where errors are no different from correct images, at most one audit in twenty shows
@@ -210,16 +211,23 @@ def _choose_next(
     if chosen is not None:
         chosen = _narrow(chosen, ranked, units, groups, left, evidence, is_free, p_value)
     else:
-        is_rare = scores < 0
-        is_kept = (groups.distinctness >= STRONG_DISTINCTNESS) | np.isnan(scores)
-        rest = usable[(is_kept & ~is_rare & (share_left >= _MOSTLY_FREE))[usable]]
-        if not len(rest):
+        kept = _is_worth_keeping(groups, evidence) & (share_left >= _MOSTLY_FREE)
+        usable = usable[kept[usable]]
+        if not len(usable):
             return None
-        chosen = int(rest[groups.distinctness[rest].argmax()])
+        chosen = int(usable[groups.distinctness[usable].argmax()])
     q_value = min(1.0, p_value(chosen) * int(weighed.sum()))  # min(1, NaN) is 1.
     return Choice(
         left[chosen], chosen, p_value(chosen), math.nan if math.isnan(p_value(chosen)) else q_value
     )
+
+
+def _is_worth_keeping(groups: Groups, evidence: Evidence) -> np.ndarray:
+    """Tell the groups that are kept although they are not special: not the bulk of all maps."""
+    scores = evidence.scores(groups.members, np.ones(groups.members.shape[1], bool))
+    is_part = groups.members.mean(axis=1) <= _LARGEST_COMMON
+    is_common = (scores >= 0) & is_part & (groups.distinctness >= STRONG_DISTINCTNESS)
+    return np.asarray(is_common | np.isnan(scores))
 
 
 def _narrow(

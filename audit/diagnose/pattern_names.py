@@ -5,7 +5,7 @@ Out: a name; names that are the same are told apart by the most common confusion
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,7 +27,7 @@ _AROUND_BORDER = "all around the border"
 
 _MOST_MAPS = 200
 _MOST_OF = 0.6
-_PLACES = (
+_PLACES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("in the corners", lambda p: p.endswith("corner")),
     ("either side", lambda p: p.startswith(("left", "right"))),
     ("top or bottom", lambda p: p.startswith(("top", "bottom", "upper half", "lower half"))),

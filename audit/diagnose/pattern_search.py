@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from audit.diagnose.look_groups import Groups, find_looks, nearest_group
-from audit.diagnose.looks import Looks
+from audit.diagnose.looks import MEASURES, Looks
 from audit.diagnose.pattern_choice import Choice, Units, choose_groups
 from audit.diagnose.pattern_clusters import (
-    MIN_AFFINITY,
     find_clusters,
     mean_affinity,
     sketch_maps,
@@ -23,6 +22,7 @@ PLACE, LOOK, BOTH = "place", "look", "both"
 _SEARCH_AT_MOST = 2000
 _MOST_CONTROLS = 1000
 _ALIKE = 0.9
+_ONE_PLACE = 0.6  # Two places that are as common have a mean affinity of a half.
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Maps:
         sketches: float64 of shape (n, cells), all zeros where a map is empty.
         vectors, elsewhere: float64 of shape (n, width): what is under the map, and what is not;
             zeros where that is not known.
-        measures: float32 of shape (n, len(MEASURES)), NaN where not known; no columns without
-            pictures.
+        measures: float32 of shape (n, len(MEASURES)), NaN where not known.
     """
 
     table: pd.DataFrame
@@ -96,7 +95,8 @@ def gather_maps(focus: pd.DataFrame, fused: pd.DataFrame, looks: Looks | None) -
     sketches[table["is_empty"].to_numpy(bool)] = 0
     if looks is None or not len(looks.image_ids):
         nothing = np.zeros((len(table), 0))
-        return Maps(table, units, sketches, nothing, nothing, nothing.astype(np.float32))
+        unknown = np.full((len(table), len(MEASURES)), np.nan, np.float32)
+        return Maps(table, units, sketches, nothing, nothing, unknown)
     rows = looks.rows_of(image_ids, explained)
     is_known = ((rows >= 0) & sketches.any(axis=1))[:, None]
     vectors, elsewhere = (
@@ -193,7 +193,7 @@ def _kind(maps: Maps, members: np.ndarray, of_look: bool) -> str:
     """Tell whether what was found by look is at one place, too, or the other way round."""
     errors = members & maps.units.is_error
     if of_look:
-        return BOTH if mean_affinity(maps.sketches[errors]) >= MIN_AFFINITY else LOOK
+        return BOTH if mean_affinity(maps.sketches[errors]) >= _ONE_PLACE else LOOK
     known = maps.vectors.any(axis=1)
     within = _mean_squared_distance(maps.vectors[errors & known])
     overall = _mean_squared_distance(maps.vectors[known])

@@ -4,6 +4,7 @@ In: activations and fused maps, on the device. Out: for each image and class a v
 and one of all the rest; and, for a search, the same features place by place.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -100,9 +101,14 @@ def pool_under(activations: Sequence[tf.Tensor], fused: tf.Tensor) -> tuple[tf.T
 
 
 def agreement_of_layers(stacks: Sequence[MapStack], fused: tf.Tensor) -> tf.Tensor:
-    """Say how far the layers point at the same place: `layer_agreement` of `FocusFeatures`."""
+    """Say how far the layers point at the same place: `layer_agreement` of `FocusFeatures`.
+
+    Layers that are finer than the fused map have no part in it, unless all are: it would take
+    longer than all the rest of this module, and they hardly say anything of a place.
+    """
     total, n_stages = tf.zeros(()), tf.zeros(())
-    for stack in stacks:
+    finest = math.prod(fused.shape[2:])
+    for stack in [s for s in stacks if math.prod(s.size) <= finest] or stacks:
         of_stage = sum_of_layers(stack)
         correlation, is_defined = _correlation(of_stage, resize_maps(fused, stack.size))
         total = total + correlation
