@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.pipeline import SCALING_SAMPLE
 from audit.predict.dataset import FileSource
 from audit.predict.inference import DecisionRule, Predictor, check_scaling
 from audit.predict.listing import Listing, list_images
 from audit.predict.model import AuditedModel, load_model
+from audit.stages.prediction import SCALING_SAMPLE
 
 RULE = DecisionRule(positive=1)
 CHECKED_IMAGES = SCALING_SAMPLE

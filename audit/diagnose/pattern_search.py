@@ -35,7 +35,7 @@ class Maps:
         table: rows of the focus table with the columns `cam` and `row`, their position in it.
         units: who is compared with whom.
         sketches: float64 of shape (n, cells), all zeros where a map is empty.
-        vectors, elsewhere: float64 of shape (n, width): what is under the map, and what is not;
+        vectors, elsewhere: float32 of shape (n, width): what is under the map, and what is not;
             zeros where that is not known.
         measures: float32 of shape (n, len(MEASURES)), NaN where not known.
     """
@@ -94,13 +94,13 @@ def gather_maps(focus: pd.DataFrame, fused: pd.DataFrame, looks: Looks | None) -
     sketches = sketch_maps(table["cam"])
     sketches[table["is_empty"].to_numpy(bool)] = 0
     if looks is None or not len(looks.image_ids):
-        nothing = np.zeros((len(table), 0))
+        nothing = np.zeros((len(table), 0), np.float32)
         unknown = np.full((len(table), len(MEASURES)), np.nan, np.float32)
         return Maps(table, units, sketches, nothing, nothing, unknown)
     rows = looks.rows_of(image_ids, explained)
     is_known = ((rows >= 0) & sketches.any(axis=1))[:, None]
     vectors, elsewhere = (
-        np.where(is_known, values[rows], 0).astype(np.float64)
+        np.where(is_known, values[rows], np.float32(0))
         for values in (looks.vectors, looks.elsewhere)
     )
     measures = np.where(is_known, looks.measures[rows], np.float32(np.nan))
@@ -127,7 +127,8 @@ def search_patterns(maps: Maps, seed: int) -> list[Pattern]:
     for of_look, points in ((True, maps.vectors), (False, maps.sketches)):
         rows = searched[points[searched].any(axis=1)]
         if of_look:
-            groups = find_looks(points[rows], seed, maps.elsewhere[rows])
+            of_focus, of_rest = (x[rows].astype(np.float64) for x in (points, maps.elsewhere))
+            groups = find_looks(of_focus, seed, of_rest)
         else:
             groups = _find_places(points[rows], seed)
         first = len(found)
@@ -203,16 +204,18 @@ def _kind(maps: Maps, members: np.ndarray, of_look: bool) -> str:
 def _mean_squared_distance(points: np.ndarray) -> float:
     """Return twice the variance: the mean over all pairs; infinite with fewer than two points."""
     n = len(points)
-    return float(2 * points.var(axis=0).sum() * n / (n - 1)) if n > 1 else np.inf
+    variance = points.var(axis=0, dtype=np.float64).sum() if n > 1 else np.inf
+    return float(2 * variance * n / max(n - 1, 1))
 
 
 def typical_order(points: np.ndarray, image_ids: Sequence[int]) -> np.ndarray:
     """Order points by their mean similarity to the others; the first is the medoid.
 
     Args:
-        points: float64 of shape (n, d).
+        points: floating of shape (n, d).
         image_ids: ties are broken by them.
     """
+    points = points.astype(np.float64)
     # The sum of squared distances to all is n·x² − 2·x·sum + const; equal points must tie exactly.
     spread = len(points) * (points**2).sum(axis=1) - 2 * points @ points.sum(axis=0)
     return np.lexsort((image_ids, np.round(spread, 9)))
