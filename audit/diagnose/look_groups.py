@@ -15,16 +15,15 @@ from audit.diagnose.pattern_clusters import MIN_SIZE, MIN_STABILITY, RESAMPLES, 
 MIN_DISTINCTNESS = 0.2
 """How much later a group is joined to others than it was complete, as a share; see `Groups`.
 
-Groups that a planted artefact explains had 0.21 to 0.9; of five hundred groups in errors without
-one, two in three had less.
+Groups that a planted artefact made up had 0.2 to 0.9. Of 1,738 branches in the errors and controls
+of six random heads and two ordinary models, 70 % had less.
 """
 
 MOST_LIKE_ELSEWHERE = 0.75
 """A group's focus must set it apart more than the rest of its images does: the ratio of the two.
 
 It was 0.2 to 0.72 for planted bars, stickers, frames, textures and objects, and 1.0 to 1.1 for blur
-and a colour cast, which are everywhere. Of groups that a natural content makes, cats on a sofa, it
-was above 0.75 in three of four.
+and a colour cast, which are everywhere. Of the branches above that are distinct, 86 % had more.
 """
 
 _LARGEST_SHARE = 0.9
