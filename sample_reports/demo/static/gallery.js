@@ -8,7 +8,8 @@
   const byId = (id) => document.getElementById(id);
   const WINDOW = 120;
   const keys = ["true", "predicted", "pattern"];
-  const selects = { true: byId("filter-true"), predicted: byId("filter-predicted"), pattern: byId("filter-pattern"), sort: byId("sort") };
+  const selects = { true: byId("filter-true"), predicted: byId("filter-predicted"), pattern: byId("filter-pattern"), slice: byId("filter-slice"), label: byId("filter-label"), sort: byId("sort") };
+  const inSlice = Object.fromEntries(Object.entries(data.slices).map(([key, rows]) => [key, new Set(rows)]));
   const gallery = byId("gallery");
   const card = byId("card").content.firstElementChild;
   let chosen = [];
@@ -25,7 +26,9 @@
   function choose(state) {
     const rows = [];
     for (let n = 0; n < data.id.length; n += 1) {
-      if (keys.every((key) => state[key] === "" || data[key][n] === Number(state[key]))) rows.push(n);
+      if (keys.every((key) => state[key] === "" || data[key][n] === Number(state[key]))
+        && (state.slice === "" || inSlice[state.slice].has(n))
+        && (state.label === "" || Object.hasOwn(data.flags, n) === (state.label === "1"))) rows.push(n);
     }
     if (orders[state.sort]) rows.sort(orders[state.sort]);
     return rows;
@@ -58,6 +61,13 @@
     const sure = node.querySelector("data");
     sure.value = data.confidence[n];
     sure.textContent = percent(data.confidence[n]);
+    const flag = node.querySelector(".flag");
+    if (Object.hasOwn(data.flags, n)) {
+      flag.title = data.flags[n];
+      flag.querySelector(".sr-only").textContent = data.flags[n];
+    } else {
+      flag.remove();
+    }
     if (data.pattern[n]) {
       const tag = node.querySelector(".tag");
       tag.textContent = `pattern ${data.pattern[n]}`;
