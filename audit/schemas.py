@@ -1,9 +1,26 @@
-"""The columns of the run folder's Parquet files, where they are always the same.
+"""The columns of the run folder's Parquet files, where they are always the same, and their words.
 
 The other tables' columns follow from their frame, or stand beside the code that makes them.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 import pyarrow as pa
+
+FOCUS_STAGE = "focus_embeddings"
+"""The shards that hold what is under each fused map."""
+
+CAUSAL, NOT_SHOWN, TOO_FEW, NOT_TESTED = "causal", "not shown", "too few", "not tested"
+"""The verdicts on a pattern; `audit.diagnose.causes` says what each of them takes."""
+
+SUSPECTED, OTHER_LABEL, SAME_LABEL = (
+    "suspected label",
+    "duplicate with another label",
+    "duplicate",
+)
+"""The kinds of rows in `label_issues.parquet`."""
 
 SCHEMAS = {
     "unreadable": pa.schema([(name, pa.string()) for name in ("path", "kind", "reason")]),
@@ -73,3 +90,24 @@ def predictions_schema(n_classes: int) -> pa.Schema:
 def embeddings_schema(width: int) -> pa.Schema:
     """Columns of an embeddings shard; `embedding` is the input of the classifier head."""
     return pa.schema([("image_id", pa.int64()), ("embedding", pa.list_(pa.float32(), width))])
+
+
+def make_frame(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pd.DataFrame:
+    """Turn rows into a frame whose columns have their types even without rows.
+
+    Lists and bytes stay Arrow's own, so that they are written as they are.
+    """
+    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas(
+        types_mapper=_keep_type
+    )
+    return frame
+
+
+def _keep_type(kind: pa.DataType) -> pd.ArrowDtype | None:
+    keeps = pa.types.is_nested(kind) or pa.types.is_binary(kind)
+    return pd.ArrowDtype(kind) if keeps else None
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

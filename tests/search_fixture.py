@@ -16,12 +16,12 @@ from audit.config import make_config
 from audit.engines.local import cut_shards, run_shards
 from audit.explain.explanations import encode_thumbnail
 from audit.explain.maps import Explainer
-from audit.explain.pooling import FOCUS_STAGE, focus_rows, focus_shard
+from audit.explain.pooling import focus_rows, focus_shard
 from audit.inputs import Inputs
 from audit.manifest import describe_model, open_manifest
 from audit.predict.inference import PredictWorker, predict_shard
 from audit.run_folder import Receipt, RunFolder
-from audit.schemas import SCHEMAS
+from audit.schemas import FOCUS_STAGE, SCHEMAS
 
 N_POOL, N_RED = 40, 10
 

@@ -22,7 +22,6 @@ from audit.explain.explanations import (
 )
 from audit.explain.maps import BatchMaps, Explainer
 from audit.explain.occlusion import OcclusionExplainer
-from audit.explain.pooling import FOCUS_STAGE
 from audit.predict.dataset import DatasetSource, FileSource
 from audit.predict.listing import list_images
 from audit.predict.model import wrap_model
@@ -35,6 +34,7 @@ from audit.run_folder import (
     decode_cam,
     to_arrow,
 )
+from audit.schemas import FOCUS_STAGE
 
 LAYERS = ["colours", "pool_1", "blobs", "pool_2", FUSED_LAYER]
 

@@ -10,16 +10,14 @@ from sklearn.metrics import average_precision_score
 
 from audit.diagnose import labels
 from audit.diagnose.labels import (
-    OTHER_LABEL,
     QUALITY_SCHEMA,
-    SAME_LABEL,
     SCHEMA,
-    SUSPECTED,
     find_label_issues,
     fit_weights,
     label_quality,
 )
 from audit.run_folder import to_arrow
+from audit.schemas import OTHER_LABEL, SAME_LABEL, SUSPECTED
 
 NO_DUPLICATES = pd.DataFrame(columns=["image_id", "group", "other_id", "bits"], dtype=np.int64)
 
@@ -437,9 +435,3 @@ def test_an_image_may_be_suspected_and_a_duplicate():
     assert (issues["image_id"] == image_id).sum() == 2
     assert issues["kind"].iloc[0] == SUSPECTED and issues["kind"].iloc[-1] != SUSPECTED
     assert to_arrow(issues, SCHEMA).schema == SCHEMA
-
-
-def test_the_same_kinds_are_meant_everywhere():
-    from audit.diagnose import tables
-
-    assert (tables.SUSPECTED, tables.OTHER_LABEL) == (SUSPECTED, OTHER_LABEL)

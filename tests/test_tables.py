@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.diagnose import labels
 from audit.diagnose import tables as tables_module
 from audit.diagnose.tables import Tables
 
@@ -127,13 +126,6 @@ def test_a_users_column_and_near_duplicates_are_conditions_too():
 )
 def test_the_side_of_a_condition_is_its_open_one(low: float, high: float, side: int):
     assert tables_module.side_of({"low": low, "high": high}) == side
-
-
-def test_the_kinds_of_label_issues_are_those_that_are_written():
-    names = ("SUSPECTED", "OTHER_LABEL", "SAME_LABEL")
-    assert [getattr(tables_module, name) for name in names] == [
-        getattr(labels, name) for name in names
-    ]
 
 
 def test_names_are_safe_to_print():

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit.diagnose.causes import CAUSAL
 from audit.diagnose.claims import SAME_ERRORS, share_within
 from audit.diagnose.data_claims import CONFIRMED, expected_wrong_labels, images_of_pairs
 from audit.diagnose.finding import Estimate, Finding
@@ -22,7 +21,7 @@ from audit.diagnose.manifests import (
     manifest_rows,
 )
 from audit.diagnose.recipes import probes_of_pattern, probes_of_slice, write_recipe
-from audit.diagnose.tables import OTHER_LABEL, SUSPECTED, Tables, records
+from audit.diagnose.tables import Tables
 from audit.diagnose.threshold import ThresholdChoice
 from audit.diagnose.wording import (
     count,
@@ -35,6 +34,7 @@ from audit.diagnose.wording import (
     so_many_errors,
     times,
 )
+from audit.schemas import CAUSAL, OTHER_LABEL, SUSPECTED, records
 
 COULD_GO = "errors that could go away, at most"
 

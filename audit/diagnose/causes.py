@@ -26,6 +26,7 @@ from audit.predict.intervals import (
     wilson_estimate,
     wilson_interval,
 )
+from audit.schemas import CAUSAL, NOT_SHOWN, NOT_TESTED, TOO_FEW, make_frame
 
 FIELDS = (
     pa.field("n_tested", pa.int64()),
@@ -50,7 +51,6 @@ FIELDS = (
 )
 """The columns that `judge_patterns` adds to `patterns.parquet`. It says what each of them means."""
 
-CAUSAL, NOT_SHOWN, TOO_FEW, NOT_TESTED = "causal", "not shown", "too few", "not tested"
 MIN_TESTED = 5
 """With fewer errors no outcome of the test gives p < 0.05: the least is one half to that power."""
 SIGNIFICANT = 0.05
@@ -131,9 +131,7 @@ def judge_patterns(
         row = _judge_painting(own, generator)
         rows.append(row | _judge_pastes(pastes[pastes["pattern"] == number], errors["y_pred"]))
     _judge_together(rows, patterns["q_value"].to_numpy(np.float64))
-    judged = pa.Table.from_pylist(rows, schema=pa.schema(FIELDS)).to_pandas(
-        types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None
-    )
+    judged = make_frame(rows, pa.schema(FIELDS))
     kept = patterns.drop(columns=[field.name for field in FIELDS if field.name in patterns])
     return pd.concat([kept, judged.set_axis(patterns.index)], axis=1)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.diagnose.causes import CAUSAL, NOT_SHOWN, NOT_TESTED, TOO_FEW
 from audit.diagnose.finding import (
     ASSOCIATED,
     HELD_BACK,
@@ -22,7 +21,7 @@ from audit.diagnose.finding import (
 )
 from audit.diagnose.imbalance import STRONGLY, find_uneven_classes
 from audit.diagnose.recipes import probes_of_slice
-from audit.diagnose.tables import CLASS_COLUMNS, Tables, conditions_of, records
+from audit.diagnose.tables import CLASS_COLUMNS, Tables, conditions_of
 from audit.diagnose.threshold import ThresholdChoice, choose_threshold
 from audit.diagnose.wording import (
     ALPHA,
@@ -40,6 +39,7 @@ from audit.diagnose.wording import (
     times,
     times_interval,
 )
+from audit.schemas import CAUSAL, NOT_SHOWN, NOT_TESTED, TOO_FEW, records
 
 SAME_ERRORS = 0.8
 """Two findings that share this much of the smaller one's errors say the same thing."""

@@ -14,7 +14,7 @@ from audit.diagnose.finding import (
     Finding,
     score,
 )
-from audit.diagnose.tables import OTHER_LABEL, SAME_LABEL, SUSPECTED, Tables
+from audit.diagnose.tables import Tables
 from audit.diagnose.wording import (
     count,
     count_interval,
@@ -24,6 +24,7 @@ from audit.diagnose.wording import (
     so_many_errors,
 )
 from audit.predict.intervals import LEVEL, wilson_interval
+from audit.schemas import OTHER_LABEL, SAME_LABEL, SUSPECTED
 
 MANY_DUPLICATES = 0.01
 """Near-duplicates with the same label are news from this share of the images on."""

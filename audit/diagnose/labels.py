@@ -16,6 +16,7 @@ from scipy.special import expit, softmax
 from sklearn.neighbors import NearestNeighbors
 
 from audit.diagnose.duplicates import ReadRows
+from audit.schemas import OTHER_LABEL, SAME_LABEL, SUSPECTED
 
 SCHEMA = pa.schema(
     [
@@ -42,9 +43,6 @@ QUALITY_SCHEMA = pa.schema(
 )
 """Columns of `label_quality.parquet`. `label_quality` says what each of them means."""
 
-SUSPECTED = "suspected label"
-OTHER_LABEL = "duplicate with another label"
-SAME_LABEL = "duplicate"
 
 SUSPICIOUS = 0.6
 """A label is suspected if the probability of another is higher by more than this."""

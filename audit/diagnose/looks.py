@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from audit.run_folder import RunFolder
+from audit.schemas import FOCUS_STAGE
 
-FOCUS_STAGE = "focus_embeddings"
 SIDE = 80
 """Longest side at which colours and edges are measured, in pixels."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from audit.diagnose.looks import COLOURS, EDGES, MEASURES
 from audit.diagnose.pattern_search import LOOK, PLACE
+from audit.diagnose.wording import printable
 from audit.explain.focus import describe_focus
 
 _SIDE = 0.36
@@ -21,7 +22,6 @@ _LONG = 1.8
 _AROUND = 1.7
 _EVEN = 1 / np.sqrt(12)  # the spread of an even map
 _APART = 1.2 * _EVEN
-_LONGEST_CLASS_NAME = 40
 _AROUND_BORDER = "all around the border"
 
 
@@ -139,7 +139,7 @@ def name_focus(mean_map: np.ndarray) -> str:
 
 def name_confusion(y_true: int, y_pred: int, class_names: Sequence[str]) -> str:
     """Return "true → predicted" in words that are safe to print and to store."""
-    return f"{_printable(class_names[y_true])} → {_printable(class_names[y_pred])}"
+    return f"{printable(class_names[y_true])} → {printable(class_names[y_pred])}"
 
 
 def _describe_relief(cam: np.ndarray) -> dict[str, float] | None:
@@ -245,12 +245,3 @@ def _form(focus: dict[str, float]) -> str:
     if focus["n_blobs"] > 1:
         return "in several places"
     return "" if focus["area"] > _WIDE else "round"
-
-
-def _printable(name: str) -> str:
-    """Replace control, direction and undecodable characters, and shorten."""
-    clean = "".join(sign if sign.isprintable() else " " for sign in name)
-    clean = " ".join(clean.split()) or "?"
-    if len(clean) > _LONGEST_CLASS_NAME:
-        clean = clean[: _LONGEST_CLASS_NAME - 1] + "…"
-    return clean

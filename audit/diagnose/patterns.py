@@ -27,6 +27,7 @@ from audit.diagnose.pattern_search import (
 )
 from audit.diagnose.stratified import count_by_class, risk_ratio
 from audit.explain.focus import FEATURES
+from audit.schemas import NOT_TESTED, make_frame
 
 _TYPICAL = (*FEATURES, "agreement", "layer_agreement")
 
@@ -64,7 +65,6 @@ SCHEMA = pa.schema(
 )
 """Columns of `patterns.parquet`. `find_patterns` says what each of them means."""
 
-NOT_TESTED = "not tested"
 N_EXEMPLARS = 10
 _Z95 = 1.959963984540054
 
@@ -131,7 +131,7 @@ def find_patterns(
     names = tell_apart([row["name"] for row in rows], confusions)
     for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1):
         row |= {"pattern": number, "name": name}
-    return _frame(rows), pd.Series(by_row, index=focus.index, name="pattern")
+    return make_frame(rows, SCHEMA), pd.Series(by_row, index=focus.index, name="pattern")
 
 
 def lift_interval(
@@ -250,15 +250,3 @@ def _typical_features(members: pd.DataFrame) -> dict[str, float]:
         angle = np.degrees(np.arctan2(np.sin(doubled).mean(), np.cos(doubled).mean())) / 2
         typical["orientation"] = float(angle % 180 % 180)
     return typical
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Turn rows into a frame whose columns have their types even without rows."""
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_arrow_type)
-    return frame
-
-
-def _arrow_type(kind: pa.DataType) -> pd.ArrowDtype | None:
-    keep = pa.types.is_nested(kind) or pa.types.is_binary(kind)
-    return pd.ArrowDtype(kind) if keep else None

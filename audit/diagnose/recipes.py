@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from audit.diagnose.tables import conditions_of, records, side_of
+from audit.diagnose.tables import conditions_of, side_of
 from audit.diagnose.transformations import TRANSFORMATIONS
 from audit.diagnose.wording import ALPHA, one_line, phrase
+from audit.schemas import records
 
 SHOWN_BY: Mapping[tuple[str, int], tuple[str, ...]] = {
     ("brightness", -1): ("brightness",),

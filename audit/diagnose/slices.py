@@ -17,6 +17,7 @@ from audit.diagnose.slice_search import Slice, search_classes, search_conditions
 from audit.diagnose.stratified import Counts, p_value, rate_of_others, risk_ratio
 from audit.diagnose.wording import ALPHA
 from audit.predict.intervals import wilson_interval
+from audit.schemas import make_frame
 
 SCHEMA = pa.schema(
     [
@@ -119,7 +120,7 @@ def find_slices(
     rows.sort(key=lambda row: (not row["confirmed"], row["kind"] == "class", -row["excess_errors"]))
     for number, row in enumerate(rows, start=1):
         row["slice"] = number
-    return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas(types_mapper=_keep_nested)
+    return make_frame(rows, SCHEMA)
 
 
 def slice_members(conditions: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> np.ndarray:
@@ -189,7 +190,3 @@ def _describe(found: Slice, table: pd.DataFrame, tested: Counts) -> dict[str, An
         "n_errors_confirm": int(tested.wrong_inside.sum()),
         "error_ids": errors.tolist(),
     }
-
-
-def _keep_nested(kind: pa.DataType) -> pd.ArrowDtype | None:
-    return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None

@@ -14,11 +14,7 @@ import pandas as pd
 from audit.diagnose.conditions import Condition, is_met, make_table
 from audit.diagnose.wording import printable
 from audit.predict.properties import SCHEMA as PROPERTIES
-
-SUSPECTED = "suspected label"
-OTHER_LABEL = "duplicate with another label"
-SAME_LABEL = "duplicate"
-"""The kinds of rows in `label_issues.parquet`."""
+from audit.schemas import SUSPECTED
 
 _NO_IMAGES = pd.DataFrame({"image_id": np.empty(0, np.int64)})
 _NO_PROPERTIES = pd.DataFrame(columns=PROPERTIES.names)
@@ -156,11 +152,6 @@ class Tables:
             return None
         ranked = values.rank(method="average", ascending=direction < 0, na_option="bottom")
         return ranked.to_numpy(np.float64)
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame by column name."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def conditions_of(row: dict[str, Any]) -> list[dict[str, Any]]:

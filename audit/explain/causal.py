@@ -33,6 +33,7 @@ from audit.explain.painting import (
 from audit.predict.dataset import ImageSource
 from audit.predict.inference import DecisionRule, Predictor
 from audit.run_folder import Receipt, RunFolder, ShardSpec
+from audit.schemas import NOT_TESTED
 
 SCHEMA = pa.schema(
     [
@@ -58,7 +59,6 @@ SCHEMA = pa.schema(
   scores are not finite.
 """
 
-NOT_TESTED = "not tested"
 N_THREADS = 3
 """Threads that paint and ask. More than one, since a forward pass leaves cores idle at times."""
 _SCORE_TOLERANCE = 0.02

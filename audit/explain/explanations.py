@@ -18,11 +18,11 @@ from audit.explain.capture import Layer
 from audit.explain.maps import BatchMaps, Explainer, fit_into
 from audit.explain.memory import halve_batch
 from audit.explain.occlusion import OcclusionExplainer
-from audit.explain.pooling import FOCUS_STAGE, Row, focus_rows, focus_shard
+from audit.explain.pooling import Row, focus_rows, focus_shard
 from audit.predict.dataset import ImageSource
 from audit.predict.tracing import computes_in_half
 from audit.run_folder import FUSED_LAYER, Receipt, RunFolder, ShardSpec
-from audit.schemas import SCHEMAS
+from audit.schemas import FOCUS_STAGE, SCHEMAS
 
 THUMBNAIL_SIDE = 320
 """Longest side of a thumbnail in pixels; smaller inputs are kept as they are."""

@@ -22,9 +22,6 @@ from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import fixed_list
 
-FOCUS_STAGE = "focus_embeddings"
-"""The folder of the shards, in the run folder."""
-
 WIDTH = 512
 """A layer with more channels is projected to so many."""
 _N_LAYERS = 2

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from audit.run_folder import RunFolder
+from audit.schemas import OTHER_LABEL, SUSPECTED
 
 COLUMNS = {
     "slices": (
@@ -31,11 +32,6 @@ COLUMNS = {
     "targets": ("target", "kind", "image_id", "path", "y_true", "y_pred", "role"),
 }
 """The columns of each table that pages show; a table may hold more."""
-
-SUSPECTED, OTHER_LABEL = "suspected label", "duplicate with another label"
-CAUSAL, TOO_FEW, NOT_TESTED = "causal", "too few", "not tested"
-"""Kinds and verdicts as the tables have them. What made the tables is not imported: it would load
-scikit-learn for nothing."""
 
 FLAGS = {
     SUSPECTED: "Its label is suspected to be wrong.",

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from audit.report.formats import legible
-from audit.report.run_data import records
 from audit.run_folder import FUSED_LAYER, OCCLUSION, RunFolder
+from audit.schemas import records
 
 LAYER_DETAIL = 14
 """Pixels on the longer side of a layer's map on a page; the fused and the last map stay whole."""

@@ -19,7 +19,7 @@ from audit.report import images
 from audit.report.charts import Chart
 from audit.report.formats import FILTERS, is_defined
 from audit.report.maps import MapLayer, ShardMaps, iter_shard_maps, map_layers
-from audit.report.run_data import RunData, read_run, read_top_scores, records
+from audit.report.run_data import RunData, read_run, read_top_scores
 from audit.report.views import (
     errors,
     findings,
@@ -34,6 +34,7 @@ from audit.report.views import (
     targets,
 )
 from audit.run_folder import RunFolder
+from audit.schemas import records
 
 Progress = Callable[[int, int], None]
 

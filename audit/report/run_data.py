@@ -16,6 +16,7 @@ import pandas as pd
 from audit.errors import RunFolderError
 from audit.report.diagnosis import Diagnosis, read_diagnosis, table_or_empty
 from audit.run_folder import FUSED_LAYER, RunFolder
+from audit.schemas import records
 
 PATTERN_COLUMNS = (
     *("pattern", "name", "kind", "n_errors", "share_of_errors", "stability", "confusions"),
@@ -168,11 +169,6 @@ def _read_patterns(folder: RunFolder) -> pd.DataFrame:
     patterns = table_or_empty(folder, "patterns", PATTERN_COLUMNS)
     untold = [name for name in (*PATTERN_COLUMNS, *CAUSE_COLUMNS) if name not in patterns]
     return patterns.assign(**dict.fromkeys(untold)).sort_values("pattern", ignore_index=True)
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame by column name."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def as_records(value: Any) -> list[dict[str, Any]]:

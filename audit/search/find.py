@@ -25,8 +25,8 @@ from audit.predict.inference import Predictor
 from audit.predict.listing import Listing, list_unlabelled
 from audit.report.contact_sheet import Hit, Picture, Sheet, render_contact_sheet
 from audit.report.images import decode_picture, encode_jpeg
-from audit.report.run_data import records
 from audit.run_folder import RunFolder
+from audit.schemas import records
 from audit.search.audited import config_of, find_pixel_range, open_model, rule_of
 from audit.search.likeness import (
     CALIBRATION_IMAGES,

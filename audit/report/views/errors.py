@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.report.maps import LAYER_DETAIL, MapLayer, ShardMaps, pack_layers
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.causes import TreatmentRow, Trials, treatment_rows
 from audit.report.views.findings import number_of, target_href
 from audit.report.views.parts import Site, make_site
@@ -16,6 +16,7 @@ from audit.report.views.thumbs import (
     picture_name,
     single,
 )
+from audit.schemas import records
 
 N_TOP_SCORES = 8
 N_SIBLINGS = 6

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audit.report.diagnosis import OTHER_LABEL, SUSPECTED
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.parts import Site, make_site
 from audit.report.views.thumbs import ImageThumb, class_name, image_thumb
+from audit.schemas import OTHER_LABEL, SUSPECTED, records
 
 MAX_SHOWN = 100
 """So many of each kind are shown; `label_issues.parquet` has them all."""

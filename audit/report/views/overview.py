@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit.report.diagnosis import CAUSAL
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.findings import FindingView, finding_views
 from audit.report.views.parts import (
     ClassTable,
@@ -26,6 +25,7 @@ from audit.report.views.parts import (
 from audit.report.views.patterns import PatternView
 from audit.report.views.targets import TargetView, target_views
 from audit.report.views.thumbs import ErrorThumb, error_thumbs
+from audit.schemas import CAUSAL, records
 
 MAX_GRID_CLASSES = 20
 """Up to so many classes the confusion matrix is drawn whole."""

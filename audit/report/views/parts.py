@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.run_folder import OCCLUSION
+from audit.schemas import records
 
 
 @dataclass(frozen=True)

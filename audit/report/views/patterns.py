@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit.report.diagnosis import NOT_TESTED
-from audit.report.run_data import RunData, as_records, records
+from audit.report.run_data import RunData, as_records
 from audit.report.views.causes import CauseView, cause_view
 from audit.report.views.parts import (
     Estimate,
@@ -17,6 +16,7 @@ from audit.report.views.parts import (
     plain_estimate,
 )
 from audit.report.views.thumbs import ErrorThumb, error_thumbs, picture_name, thumbs_of_errors
+from audit.schemas import NOT_TESTED, records
 
 MAX_OTHERS = 120
 """So many members beside the exemplars are shown on a pattern's page; the gallery has them all."""

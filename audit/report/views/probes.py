@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.report import charts
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.causes import SIGNIFICANT
 from audit.report.views.parts import Estimate, Site, defined, make_site, plain_estimate
+from audit.schemas import records
 
 STRENGTHS = {1: "mild", 2: "medium", 3: "strong"}
 

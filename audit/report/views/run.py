@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from audit.config import option_name
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.overview import RunWarning, run_warnings
 from audit.report.views.parts import Site, defined, make_site, maps_method
+from audit.schemas import records
 
 MAX_FILES = 500
 """So many left-out files are listed; `unreadable.parquet` has them all."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from audit.report.formats import compact
-from audit.report.run_data import RunData, as_records, records
+from audit.report.run_data import RunData, as_records
 from audit.report.views.parts import (
     Estimate,
     Site,
@@ -20,6 +20,7 @@ from audit.report.views.parts import (
     whisker,
 )
 from audit.report.views.thumbs import ErrorThumb, error_thumbs
+from audit.schemas import records
 
 MAX_SLICES = 100
 """So many slices have a page; `slices.parquet` has them all."""

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from audit.report import charts
-from audit.report.run_data import RunData, records
+from audit.report.run_data import RunData
 from audit.report.views.findings import (
     FindingView,
     StatedEstimate,
@@ -18,6 +18,7 @@ from audit.report.views.findings import (
 )
 from audit.report.views.parts import Site, make_site
 from audit.report.views.thumbs import ImageThumb, file_thumb, image_thumb
+from audit.schemas import records
 
 MAX_IMAGES = 60
 """So many images of a target are shown; its manifest has them all."""
