@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from audit.report.diagnosis import COLUMNS
+from audit.report.evidence import COLUMNS
 from audit.run_folder import Receipt, RunFolder, write_json
 
 HOSTILE_SLICE = '</table><script>document.title="stolen"</script> & brightness \u202ebelow 0.3'

@@ -10,7 +10,7 @@ from diagnosis_fixture import HOSTILE_RECIPE, HOSTILE_SLICE, HOSTILE_TEXT, TRANS
 from report_fixture import Sizes, write_run
 from report_html import read_report
 
-from audit.report import diagnosis
+from audit.report import evidence
 from audit.report.formats import legible
 from audit.report.render import render_report
 from audit.report.run_data import read_run
@@ -60,12 +60,12 @@ def values_of(page):
 
 
 def test_what_a_run_did_not_come_to_is_missing_and_not_empty(tmp_path, binary):
-    early = diagnosis.read_diagnosis(write_run(tmp_path / "early", explained=False))
+    early = evidence.read_diagnosis(write_run(tmp_path / "early", explained=False))
     tables = {"slices", "label_issues", "probes", "causes", "findings", "targets"}
     assert early.missing == tables
     assert early.findings == early.targets == ()
     assert early.slices.empty and early.target_images.empty and early.causes.empty
-    assert diagnosis.read_diagnosis(binary[0]).missing == frozenset()
+    assert evidence.read_diagnosis(binary[0]).missing == frozenset()
 
 
 def test_labels_in_doubt_are_the_suspected_ones_and_those_of_unlike_duplicates(binary, data):

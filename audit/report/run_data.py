@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from audit.errors import RunFolderError
-from audit.report.diagnosis import Diagnosis, read_diagnosis, table_or_empty
+from audit.report.evidence import Diagnosis, read_diagnosis, table_or_empty
 from audit.run_folder import FUSED_LAYER, RunFolder
 from audit.schemas import records
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audit.explain.painting import BLUR, BLUR_ELSEWHERE, ELSEWHERE, FOCUS
-from audit.report.diagnosis import COLUMNS
+from audit.report.evidence import COLUMNS
 from audit.report.run_data import as_records
 from audit.report.views.parts import Estimate, defined, plain_estimate
 from audit.report.views.thumbs import class_name
