@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/gradcam-audit demo --out demo-run
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -8,17 +8,18 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 import audit
 from audit.report import images
 from audit.report.charts import Chart
 from audit.report.formats import FILTERS, is_defined
-from audit.report.maps import MapLayer, ShardMaps, iter_shard_maps, map_layers
+from audit.report.maps import LAYER_DETAIL, MapLayer, ShardMaps, iter_shard_maps, map_layers
 from audit.report.run_data import RunData, read_run, read_top_scores
 from audit.report.views import (
     errors,
@@ -33,6 +34,7 @@ from audit.report.views import (
     slices,
     targets,
 )
+from audit.report.views.thumbs import picture_name
 from audit.run_folder import RunFolder
 from audit.schemas import records
 
@@ -40,6 +42,7 @@ Progress = Callable[[int, int], None]
 
 PLAIN_FILES = (
     "report.css",
+    "report.js",
     "tables.js",
     "gallery.js",
     "maps.js",
@@ -49,37 +52,88 @@ PLAIN_FILES = (
 )
 
 
-def render_report(folder: RunFolder, *, progress: Progress | None = None) -> Path:
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report holds.
+
+    Attributes:
+        layer_detail: pixels on the longer side of a layer's map on a page.
+    """
+
+    layer_detail: int = LAYER_DETAIL
+
+
+class Sink(Protocol):
+    """Where a report's files go: a folder, an archive, one file."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Take a file; `name` is its path in the report, made of fixed words and integers."""
+
+
+@dataclass(frozen=True)
+class FolderSink:
+    """Writes a report's files into a folder."""
+
+    folder: Path
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def render_report(
+    folder: RunFolder,
+    *,
+    options: ReportOptions = ReportOptions(),
+    progress: Progress | None = None,
+) -> Path:
     """Render the report of a run and return its first page.
 
     The pages are written beside the old report, which is replaced when they are complete.
 
     Args:
         folder: the run.
+        options: what the pages hold.
         progress: called with (errors done, errors in all) after every page of an error.
 
     Raises:
         RunFolderError: if the run has no metrics yet.
     """
-    data = read_run(folder)
     report = folder.report_path.parent
     fresh, old = report.with_name("report.tmp"), report.with_name("report.old")
     for left_over in (fresh, old):
         shutil.rmtree(left_over, ignore_errors=True)
-    writer = PageWriter(fresh, make_environment())
-    writer.write_static()
-    found = patterns.pattern_views(data)
-    pictured = _write_evidence_pages(data, writer)
-    _write_pictures(folder, pictured | set(data.errors["image_id"].tolist()), fresh)
-    _write_pattern_pictures(data, fresh)
-    _copy_lists(folder, data, fresh)
-    _write_error_pages(folder, data, found, writer, progress)
-    _write_other_pages(data, found, writer)
+    write_pages(folder, FolderSink(fresh), options=options, progress=progress)
     if report.exists():
         report.rename(old)
     fresh.rename(report)
     shutil.rmtree(old, ignore_errors=True)
     return folder.report_path
+
+
+def write_pages(
+    folder: RunFolder,
+    sink: Sink,
+    *,
+    options: ReportOptions = ReportOptions(),
+    progress: Progress | None = None,
+) -> None:
+    """Render every page and picture of a run's report into a sink.
+
+    Raises:
+        RunFolderError: if the run has no metrics yet.
+    """
+    data = read_run(folder)
+    writer = PageWriter(sink, make_environment())
+    writer.write_static()
+    found = patterns.pattern_views(data)
+    pictured = _write_evidence_pages(data, writer)
+    pictures = _write_pictures(folder, pictured | set(data.errors["image_id"].tolist()), sink)
+    _write_pattern_pictures(data, sink)
+    _copy_lists(folder, data, sink)
+    _write_error_pages(folder, data, found, writer, pictures, options, progress)
+    _write_other_pages(data, found, writer)
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:
@@ -101,42 +155,37 @@ def make_environment() -> jinja2.Environment:
     environment.filters.update(FILTERS)
     environment.filters["drawing"] = _drawing
     environment.tests["defined_number"] = is_defined
-    environment.globals.update(colour_maps=list(images.COLOUR_MAPS), opacity=images.OVERLAY_OPACITY)
+    environment.globals.update(colour_maps=list(images.COLOUR_MAPS), layout="base.html")
     return environment
 
 
 @dataclass(frozen=True)
 class PageWriter:
-    """Renders templates into a folder."""
+    """Renders templates into a sink."""
 
-    folder: Path
+    sink: Sink
     environment: jinja2.Environment
 
     def write(self, name: str, template: str, page: Any) -> None:
         """Render one page; `name` is its path in the report, made of fixed words and integers."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         root = "../" * name.count("/")
         text = self.environment.get_template(template).render(page=page, site=page.site, root=root)
-        path.write_bytes(text.encode("utf-8", "replace"))
+        self.sink.write(name, text.encode("utf-8", "replace"))
 
     def write_static(self) -> None:
         """Copy style sheet, scripts and icon, and write the colour tables for the browser."""
-        target = self.folder / "static"
-        target.mkdir(parents=True)
         loader = self.environment.loader
         assert loader is not None  # set in make_environment
         for name in PLAIN_FILES:
             source, _, _ = loader.get_source(self.environment, f"static/{name}")
-            (target / name).write_bytes(source.encode())
+            self.sink.write(f"static/{name}", source.encode())
         tables = {
             name: images.colour_table(name).reshape(-1).tolist() for name in images.COLOUR_MAPS
         }
         alpha = np.rint(images.heat_alpha() * 255).astype(int).tolist()
         template = self.environment.get_template("static/colours.js.jinja")
-        (target / "colours.js").write_text(
-            template.render(tables=tables, alpha=alpha), encoding="utf-8"
-        )
+        colours = template.render(tables=tables, alpha=alpha)
+        self.sink.write("static/colours.js", colours.encode())
 
 
 def _drawing(chart: Chart) -> Markup:
@@ -144,21 +193,23 @@ def _drawing(chart: Chart) -> Markup:
     return Markup(chart.svg)
 
 
-def _write_pictures(folder: RunFolder, wanted: set[int], target: Path) -> None:
+def _write_pictures(folder: RunFolder, wanted: set[int], sink: Sink) -> dict[int, bytes]:
     """Copy what the model saw of these images, as far as it was kept, without metadata."""
-    (target / "images").mkdir(parents=True, exist_ok=True)
+    pictures = {}
     for shard in folder.iter_shards("thumbnails", ["image_id", "jpeg"]):
         for image_id, jpeg in shard.itertuples(index=False, name=None):
             if image_id in wanted:
-                _picture_path(target, image_id).write_bytes(images.strip_metadata(jpeg))
+                pictures[image_id] = images.strip_metadata(jpeg)
+                sink.write(picture_name(image_id), pictures[image_id])
+    return pictures
 
 
-def _write_pattern_pictures(data: RunData, target: Path) -> None:
+def _write_pattern_pictures(data: RunData, sink: Sink) -> None:
     for row in records(data.patterns):
         content = np.frombuffer(row["mean_map"], np.uint8)
         mean_map = content.reshape(int(row["mean_height"]), int(row["mean_width"]))
-        path = target / "images" / f"pattern-{int(row['pattern'])}.jpg"
-        path.write_bytes(images.colour_map_picture(mean_map))
+        name = f"images/pattern-{int(row['pattern'])}.jpg"
+        sink.write(name, images.colour_map_picture(mean_map))
 
 
 def _write_error_pages(
@@ -166,12 +217,14 @@ def _write_error_pages(
     data: RunData,
     found: Iterable[patterns.PatternView],
     writer: PageWriter,
+    pictures: Mapping[int, bytes],
+    options: ReportOptions,
     progress: Progress | None,
 ) -> None:
     """Write the page of every error, shard by shard, then those that have no maps."""
     left = set(data.errors["image_id"].tolist())
     n_all = len(left)
-    layers = map_layers(data.layers) if data.is_explained else ()
+    layers = map_layers(data.layers, options.layer_detail) if data.is_explained else ()
     scores = read_top_scores(folder, left, errors.N_TOP_SCORES)
     exemplars = {pattern.number: pattern.exemplars for pattern in found}
     cropped = {crop.thumb.image_id: crop.photo for pattern in found for crop in pattern.crops}
@@ -180,7 +233,8 @@ def _write_error_pages(
     def write(image_id: int, maps: ShardMaps | None) -> None:
         page = maker.page(image_id, maps)
         if maps is not None and page.thumb.photo:
-            _write_overlays(page, maps, layers, writer.folder, cropped.get(image_id))
+            picture = images.decode_picture(pictures[image_id])
+            _write_overlays(page, maps, layers, picture, writer.sink, cropped.get(image_id))
         writer.write(page.thumb.href, "error.html", page)
         left.discard(image_id)
         if progress is not None:
@@ -198,7 +252,8 @@ def _write_overlays(
     page: errors.ErrorPage,
     maps: ShardMaps,
     layers: tuple[MapLayer, ...],
-    target: Path,
+    picture: NDArray[np.uint8],
+    sink: Sink,
     crop: str | None,
 ) -> None:
     """Write the fused map of both classes, on one scale, and the last layer's, over the picture.
@@ -206,23 +261,18 @@ def _write_overlays(
     With `crop` as a file name, what lies under the predicted class' focus is cut out as well.
     """
     image_id = page.thumb.image_id
-    picture = images.decode_picture(_picture_path(target, image_id).read_bytes())
     fused = next((n for n, layer in enumerate(layers) if layer.is_fused), None)
     for item in page.explained:
         row = maps.rows.get((image_id, item.index))
         if item.heat and row is not None and fused is not None:
             cam = maps.cam(row, fused)
-            (target / item.heat).write_bytes(images.overlay(picture, cam, item.share))
+            sink.write(item.heat, images.overlay(picture, cam, item.share))
             if crop and item.role == "predicted":
-                (target / crop).write_bytes(images.focus_crop(picture, cam))
+                sink.write(crop, images.focus_crop(picture, cam))
     if page.last_heat and page.last_layer is not None:
         row = maps.rows[image_id, page.explained[0].index]
         cam = maps.cam(row, layers.index(page.last_layer))
-        (target / page.last_heat).write_bytes(images.overlay(picture, cam))
-
-
-def _picture_path(target: Path, image_id: int) -> Path:
-    return target / "images" / f"{image_id}.jpg"
+        sink.write(page.last_heat, images.overlay(picture, cam))
 
 
 def _write_evidence_pages(data: RunData, writer: PageWriter) -> set[int]:
@@ -243,10 +293,10 @@ def _write_evidence_pages(data: RunData, writer: PageWriter) -> set[int]:
     return shown.union(*(page.image_ids() for page in each_todo))
 
 
-def _copy_lists(folder: RunFolder, data: RunData, target: Path) -> None:
+def _copy_lists(folder: RunFolder, data: RunData, sink: Sink) -> None:
     """Copy the lists of images of each target, so that the report can be shared on its own."""
     for name in targets.list_files(data):
-        (target / name).write_bytes((folder.path / name).read_bytes())
+        sink.write(name, (folder.path / name).read_bytes())
 
 
 def _write_other_pages(

@@ -1,7 +1,7 @@
 // The gallery: filters and sorts all errors, shows them in windows, keeps its state in the URL's hash.
 "use strict";
 
-(() => {
+onPage((page) => {
   const chunk = document.getElementById("error-data");
   if (!chunk) return;
   const data = JSON.parse(chunk.textContent);
@@ -98,7 +98,7 @@
   }
 
   function readHash() {
-    const parts = new URLSearchParams(location.hash.slice(1));
+    const parts = page.state;
     const state = {};
     for (const [key, select] of Object.entries(selects)) {
       const value = parts.get(key) ?? "";
@@ -127,15 +127,14 @@
   }
 
   function writeHash(state) {
-    const parts = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== ""));
-    location.replace(`#${parts}`);
+    page.state = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== ""));
   }
 
   for (const select of Object.values(selects)) {
     select.addEventListener("change", () => writeHash(readSelects()));
   }
-  for (const id of ["clear", "clear-empty"]) byId(id).addEventListener("click", () => location.replace("#"));
-  window.addEventListener("hashchange", () => show(readHash()));
+  for (const id of ["clear", "clear-empty"]) byId(id).addEventListener("click", () => { page.state = ""; });
+  page.onState(() => show(readHash()));
 
   // Arrows move between cards.
   gallery.addEventListener("keydown", (event) => {
@@ -152,5 +151,4 @@
   for (const element of document.querySelectorAll("[data-static]")) element.hidden = true;
   byId("filters").hidden = false;
   show(readHash());
-  document.documentElement.dataset.ready = "true";
-})();
+});

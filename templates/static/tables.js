@@ -1,7 +1,7 @@
 // Makes the columns of tables marked `data-sortable` sort at a click.
 "use strict";
 
-(() => {
+onPage(() => {
   const compareText = new Intl.Collator("en", { numeric: true }).compare;
 
   // A cell's number, or its text where it holds none. Undefined numbers come last either way.
@@ -38,4 +38,4 @@
       header.append(button);
     });
   }
-})();
+});

@@ -2,7 +2,7 @@
 // Its state is in the URL's hash, so that a view can be sent.
 "use strict";
 
-(async () => {
+onPage(async (page) => {
   const chunk = document.getElementById("maps");
   if (!chunk) return;
   const maps = await readMaps(JSON.parse(chunk.textContent));
@@ -176,12 +176,11 @@
   function writeHash() {
     const parts = new URLSearchParams();
     for (const key of Object.keys(start)) if (state[key] !== start[key]) parts.set(key, state[key]);
-    const hash = parts.toString();
-    if (hash !== location.hash.slice(1)) location.replace(`#${hash}`);
+    page.state = parts;
   }
 
   function readHash() {
-    const parts = new URLSearchParams(location.hash.slice(1));
+    const parts = page.state;
     const whole = (key, low, high) => {
       const value = Number.parseInt(parts.get(key) ?? "", 10);
       return Number.isNaN(value) ? start[key] : Math.min(Math.max(value, low), high);
@@ -238,13 +237,12 @@
 
   // Arrows turn the pages where nothing else wants them; Escape goes back to all errors.
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.defaultPrevented) return;
-    if (event.target.closest("input, select, button, #viewer")) return;
+    if (!report.isFree(event, "input, select, button, dialog, #viewer")) return;
     const id = { ArrowLeft: "previous-error", ArrowRight: "next-error", Escape: "up" }[event.key];
     if (id) byId(id)?.click();
-  });
+  }, { signal: page.signal });
 
-  window.addEventListener("hashchange", () => {
+  page.onState(() => {
     const previous = state;
     const wanted = readHash();
     if (Object.keys(start).some((key) => wanted[key] !== state[key])) {
@@ -257,5 +255,5 @@
   for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
   state = readHash();
   draw(null);
-  document.documentElement.dataset.ready = "true";
-})();
+  page.signal.addEventListener("abort", stop);
+});
