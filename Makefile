@@ -5,11 +5,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test check format bench samples docs lock clean
+.PHONY: help demo test soak check format bench samples docs lock clean
 
 help:
 	@echo "make demo     train a small model with a planted flaw and audit it (a minute)"
 	@echo "make test     run all tests"
+	@echo "make soak     kill, stop and starve audits for an hour, and print what came of it"
 	@echo "make check    formatting, lint, types, import order"
 	@echo "make format   format the code"
 	@echo "make bench    time an audit against bare prediction: MODEL=m.keras IMAGES=val/"
@@ -22,6 +23,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+soak: $(READY)
+	$(BIN)/python tests/soak.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

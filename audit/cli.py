@@ -11,11 +11,11 @@ import click
 from audit import __version__
 from audit.config import AuditConfig, option_name
 from audit.errors import AuditError
+from audit.stopping import Stopped, stoppable
+from audit.terminal import line, print_run
 
 EXIT_ERROR = 1
-EXIT_LEFT_OUT = 3
-SHOWN = 5
-"""Findings, and targets, that a terminal shows."""
+GO_ON = "Nothing that is done is lost: start the same command again to go on."
 
 
 class _Commands(click.Group):
@@ -27,6 +27,9 @@ class _Commands(click.Group):
         except AuditError as exc:
             click.echo(f"Error: {exc}", err=True)
             ctx.exit(EXIT_ERROR)
+        except Stopped as exc:
+            click.echo(f"Stopped by {exc}. {GO_ON}", err=True)
+            ctx.exit(exc.exit_code)
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,12 +37,14 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, field in reversed(AuditConfig.model_fields.items()):
         annotation = field.annotation
         choices = get_args(annotation) if get_origin(annotation) is Literal else None
-        shown = field.default is not None and not isinstance(field.default, bool)
+        shown = field.default not in (None, {}) and not isinstance(field.default, bool)
         command = click.option(
             option_name(name),
             name,
             type=click.Choice(choices) if choices else _number_type(annotation),
             is_flag=annotation is bool,
+            multiple=get_origin(annotation) is dict,
+            metavar="NAME=VALUE" if get_origin(annotation) is dict else None,
             default=None,
             help=f"{field.description}" + (f"  [default: {field.default}]" if shown else ""),
         )(command)
@@ -47,6 +52,8 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _number_type(annotation: Any) -> Any:
+    if get_origin(annotation) is dict:
+        return None
     wanted = set(get_args(annotation)) or {annotation}
     return next((kind for kind in (int, float) if kind in wanted), None)
 
@@ -71,8 +78,20 @@ def main() -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these options.")
+@click.option(
+    "--notify-cmd",
+    metavar="COMMAND",
+    help="A command to run at the end, whatever that is, with the summary as JSON on its stdin.",
+)
 @config_options
-def run(model: Path, data: Path, out: Path, config: Path | None, **options: Any) -> None:
+def run(
+    model: Path,
+    data: Path,
+    out: Path,
+    config: Path | None,
+    notify_cmd: str | None,
+    **options: Any,
+) -> None:
     """Audit MODEL on the images in DATA and write a report; go on with an audit that was stopped.
 
     MODEL is a .keras or .h5 file, or the folder of a SavedModel. DATA is a folder with one folder
@@ -83,34 +102,119 @@ def run(model: Path, data: Path, out: Path, config: Path | None, **options: Any)
     Example:
         gradcam-audit run model.keras val/ --out runs/tonight --scaling -1-1
     """
+    from audit.ending import end_of, failure
+    from audit.notify import parse_command
     from audit.pipeline import run as run_audit
 
     # A zero is a value; only an option that was not given, or a flag that is off, is left out.
     given = {
-        name: value for name, value in options.items() if value is not None and value is not False
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != ()
     }
-    result = run_audit(model, data, out, config=config, **given)
-    _print_run(result.summary())
+    command = parse_command(notify_cmd) if notify_cmd is not None else None
+    try:
+        with stoppable(GO_ON):
+            result = run_audit(model, data, out, config=config, **given)
+    except Stopped as exc:
+        _notify(command, failure(exc, out, exc.exit_code).summary)
+        raise
+    except Exception as exc:
+        _notify(command, failure(exc, out).summary)
+        raise
+    ending = end_of(result)
+    print_run(ending.summary)
+    for label, text in ending.notes:
+        line(label, text)
+    _notify(command, ending.summary)
     click.echo(result.report_path)
-    allowed = result.manifest["config"]["max_unreadable"]
-    unexplained = any(warning["kind"] == "unexplained" for warning in result.manifest["warnings"])
-    if result.summary()["n_unreadable"] > allowed or unexplained:
-        sys.exit(EXIT_LEFT_OUT)
+    if ending.exit_code:
+        sys.exit(ending.exit_code)
 
 
-@main.command()
+@main.command(short_help="Render the report of a run again, or share it as one file.")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-def report(run_folder: Path) -> None:
-    """Render the report of RUN again. Needs no TensorFlow and no images.
+@click.option(
+    "--zip",
+    "zip_path",
+    type=click.Path(path_type=Path),
+    help="Write the report as this zip file, which opens after unzipping.",
+)
+@click.option(
+    "--single-file",
+    "html_path",
+    type=click.Path(path_type=Path),
+    help="Write the report as this one HTML file, which needs nothing else.",
+)
+@click.option(
+    "--budget",
+    default="25MB",
+    show_default=True,
+    help="How large the single file may be; the errors that say least are left out, and counted.",
+)
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Leave out paths, file names, metadata and fingerprints; class names and pictures stay.",
+)
+@click.option(
+    "--picture-size",
+    type=click.IntRange(min=1),
+    help="Make pictures smaller, to so many pixels on their longer side.",
+)
+@click.option(
+    "--layer-detail",
+    type=click.IntRange(min=1),
+    help="Pixels on the longer side of a layer's map.  [default: 14]",
+)
+def report(
+    run_folder: Path,
+    zip_path: Path | None,
+    html_path: Path | None,
+    budget: str,
+    redact: bool,
+    picture_size: int | None,
+    layer_detail: int | None,
+) -> None:
+    """Render the report of RUN again, or write it as a file to be sent.
+
+    Needs no TensorFlow and no images. With --zip or --single-file, or both, these files are written
+    and the report in RUN stays as it is. The last lines printed are the paths of what was written.
 
     \b
     Example:
         gradcam-audit report runs/tonight
+        gradcam-audit report runs/tonight --single-file tonight.html --redact
     """
-    from audit.report.render import render_report
+    from audit.config import parse_budget
+    from audit.report.maps import LAYER_DETAIL
+    from audit.report.render import ReportOptions, render_report
+    from audit.report.share import write_zip
+    from audit.report.single_file import write_single_file
     from audit.run_folder import RunFolder
+    from audit.run_lock import locked
 
-    click.echo(render_report(RunFolder.open(run_folder)))
+    folder, n_bytes = RunFolder.open(run_folder), parse_budget(budget)
+    options = ReportOptions(
+        layer_detail=layer_detail or LAYER_DETAIL, redact=redact, picture_side=picture_size
+    )
+    if zip_path is None and html_path is None:
+        with locked(folder):
+            click.echo(render_report(folder, options=options))
+        return
+    if html_path is not None:
+        written = write_single_file(folder, html_path, budget=n_bytes, options=options)
+        if written.n_left_out:
+            line(
+                "errors",
+                f"{written.n_errors:,} of {written.n_all_errors:,} are in the single file; the"
+                f" others were left out to stay under {budget}",
+            )
+    if zip_path is not None:
+        write_zip(folder, zip_path, options=options)
+    for path in (zip_path, html_path):
+        if path is not None:
+            click.echo(path)
 
 
 @main.command()
@@ -129,7 +233,7 @@ def show(run_folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        _print_run(summary)
+        print_run(summary)
         click.echo(summary["report"] or "no report yet")
 
 
@@ -283,66 +387,14 @@ def demo(out: Path) -> None:
     from audit.demo import run_demo
 
     result = run_demo(out)
-    _print_run(result.summary())
+    print_run(result.summary())
     click.echo(result.report_path)
 
 
-def line(label: str, text: object) -> None:
-    """Print what something is called and what it is."""
-    click.echo(f"{label:<12}{text}")
+def _notify(command: list[str] | None, summary: dict[str, Any]) -> None:
+    """Run the user's own command, if there is one; that it fails is no failure of the run."""
+    from audit.notify import notify
 
-
-def _print_run(summary: dict[str, Any]) -> None:
-    """Print a summary that fits a terminal."""
-    line(
-        "images",
-        f"{summary['n_images']:,} ({summary['n_unreadable']} unreadable,"
-        f" {summary['n_skipped']} skipped)",
-    )
-    if summary["accuracy"] is None:
-        line("status", f"{summary['status']}; no metrics yet. Run the same command again to go on.")
-        return
-    low, high = summary["accuracy_interval"]
-    line("accuracy", f"{summary['accuracy']:.2%} [{low:.2%}, {high:.2%}]")
-    if summary["positive_class"] is not None:
-        line(
-            "errors",
-            f"{summary['n_errors']}: {summary['false_positives']} false positives,"
-            f" {summary['false_negatives']} false negatives"
-            f" (positive class: {summary['positive_class']})",
-        )
-    else:
-        line("errors", summary["n_errors"])
-    if summary["patterns"] is not None:
-        by_occlusion = summary["method"] == "occlusion"
-        how = "by occlusion" if by_occlusion else f"over {summary['n_layers']} layers"
-        line("explained", f"{summary['n_explained_errors']} errors {how}")
-        for pattern in summary["patterns"]:
-            line(
-                f"pattern {pattern['id']}",
-                f"{pattern['name']}: {pattern['n_errors']} errors (cause: {pattern['verdict']})",
-            )
-    if summary["findings"] is not None:
-        _print_diagnosis(summary["findings"], summary["targets"], line)
-    for warning in summary["warnings"]:
-        line("WARNING", warning)
-
-
-def _print_diagnosis(
-    findings: list[dict[str, Any]],
-    targets: list[dict[str, Any]],
-    line: Callable[[str, object], None],
-) -> None:
-    """Print the first findings and targets, a line each."""
-    if not findings:
-        line("findings", "nothing passed its test")
-    for finding in findings[:SHOWN]:
-        line(f"finding {finding['id']}", finding["text"])
-    for target in targets[:SHOWN]:
-        gain = target["gain"]
-        most, low, high = (round(gain[name]) for name in ("value", "low", "high"))
-        worth = f" (at most {most} errors fewer [{low}, {high}])" if gain["high"] > 0 else ""
-        line(f"target {target['id']}", target["title"] + worth)
-    left = max(0, len(findings) - SHOWN), max(0, len(targets) - SHOWN)
-    if any(left):
-        line("more", f"{left[0]} findings and {left[1]} targets are in the report")
+    trouble = notify(command, summary) if command is not None else None
+    if trouble is not None:
+        click.echo(f"WARNING: the command of `--notify-cmd` failed: {trouble}.", err=True)

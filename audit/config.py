@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from audit.errors import ConfigError
+from audit.gates import read_limits
 
 Scaling = Literal["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
 AspectRatio = Literal["stretch", "crop", "pad"]
@@ -22,6 +23,9 @@ Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam", "occ
 Fusion = Literal["consensus", "mean", "article"]
 KeepMaps = Literal["full", "compact", "fused"]
 Causal = Literal["off", "quick", "full"]
+
+MAX_PIXELS = 250_000_000
+"""The largest sensors in telephones have 200 million; decoded, so many take 750 MB."""
 
 
 class AuditConfig(BaseModel):
@@ -141,10 +145,30 @@ class AuditConfig(BaseModel):
         int, Field(ge=1, description="Images a shard; a resumed run redoes unfinished shards.")
     ] = 1024
     explain_shard_size: Annotated[int, Field(ge=1, description="Explained images a shard.")] = 64
+    max_pixels: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="An image whose header claims more pixels than this is not decoded but"
+            " listed as unreadable.",
+        ),
+    ] = MAX_PIXELS
     max_unreadable: Annotated[
         int,
-        Field(ge=0, description="More unreadable files than this end the run with exit code 3."),
+        Field(
+            ge=0,
+            description="More files that cannot be read, or of which the model says nothing, than"
+            " this end the run with exit code 3.",
+        ),
     ] = 0
+    fail_under: Annotated[
+        dict[str, float],
+        Field(
+            description="A metric and its limit, such as accuracy=0.9: a finished run that misses"
+            " it ends with exit code 4. A log_loss, brier, ece or false_positive_rate must not be"
+            " above its limit. May be given several times."
+        ),
+    ] = {}
     seed: Annotated[int, Field(ge=0, description="Seed of every random choice.")] = 0
     trust_model_code: Annotated[
         bool,
@@ -169,6 +193,11 @@ class AuditConfig(BaseModel):
         if names is not None and (len(names) < 2 or "" in names or len(set(names)) < len(names)):
             raise ValueError("give at least two different names, such as cats,dogs")
         return names
+
+    @field_validator("fail_under", mode="before")
+    @classmethod
+    def _read_limits(cls, value: Any) -> Any:
+        return read_limits(value)
 
     @field_validator("fusion")
     @classmethod
@@ -244,6 +273,23 @@ def parse_memory(text: str) -> tuple[int | None, float | None]:
         return None, number / 100
     base = 1024 if "I" in unit else 1000
     return int(number * base ** ("KMGT".index(unit[0]) + 1)), None
+
+
+def parse_budget(text: str) -> int:
+    """Read the bytes that a file may have: 25000000 of "25MB".
+
+    Raises:
+        ConfigError: if it is no amount.
+    """
+    try:
+        n_bytes, _ = parse_memory(text)
+    except ValueError:
+        n_bytes = None
+    if n_bytes is None:
+        raise ConfigError(
+            f"`--budget {text}` cannot be used: give an amount such as 25MB. Received: {text!r}."
+        )
+    return n_bytes
 
 
 def option_name(field: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
-from audit.errors import RunFolderError
+from audit.disk import writing
 from audit.pipeline import run
 from audit.results import Run
 
@@ -38,13 +38,8 @@ def run_demo(out: Path, *, progress: bool = True) -> Run:
     """
     model_path, images_path = out / "model.keras", out / "images"
     if not model_path.is_file():
-        try:
+        with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise RunFolderError(
-                f"`{out}` cannot be written. Received: {exc.strerror}. Give a folder that you may"
-                " write to."
-            ) from exc
         train, validation = draw_digits(_SEED)
         save_images(images_path, *validation)
         if progress:

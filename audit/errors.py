@@ -21,5 +21,9 @@ class NoSpatialLayerError(ModelError):
     """The model has no layer with height and width that reaches its scores."""
 
 
+class ResourceError(AuditError):
+    """The machine ran out of disk space or of memory."""
+
+
 class RunFolderError(AuditError):
     """The run folder cannot be written, read or resumed."""

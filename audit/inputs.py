@@ -4,12 +4,14 @@ In: what the user gave. Out: a listing, a source of pixels, a model. TensorFlow 
 it is needed.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audit.config import AuditConfig
 from audit.errors import ConfigError
+from audit.gates import BINARY
 from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import Listing, list_images
 
@@ -61,6 +63,7 @@ class Inputs:
             model.channels,
             aspect=self.config.aspect,
             interpolation=self.config.interpolation,
+            max_pixels=self.config.max_pixels,
         )
 
     @cached_property
@@ -130,6 +133,16 @@ class Inputs:
 
         check_model_file(self.model_input)
         return fingerprint_model_file(self.model_input)
+
+
+def check_limits_fit(class_names: tuple[str, ...], limits: Mapping[str, float]) -> None:
+    """Refuse limits of metrics that only a model of two classes has, if there are more."""
+    binary = [name for name in limits if name in BINARY]
+    if binary and len(class_names) != 2:
+        raise ConfigError(
+            f"`--fail-under {binary[0]}=…` needs two classes. Received: {len(class_names)} classes."
+            " Give a metric of all classes, such as accuracy or macro_f1."
+        )
 
 
 def positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from audit import __version__
 from audit.config import AuditConfig, option_name
+from audit.disk import writing
 from audit.errors import RunFolderError
 from audit.predict.listing import Listing
 from audit.run_folder import FORMAT_VERSION, RunFolder
+from audit.run_lock import locked
 
 if TYPE_CHECKING:
     from audit.predict.model import AuditedModel
@@ -42,7 +44,7 @@ _PACKAGES = (
     "scipy",
 )
 
-_FREE_OPTIONS = ("max_unreadable", "memory")
+_FREE_OPTIONS = ("max_unreadable", "fail_under", "memory")
 """Options that change no result, so that a run may go on with another value."""
 
 logger = logging.getLogger("audit")
@@ -98,6 +100,7 @@ def _new_manifest(
             "n_images": len(listing.images),
             "n_skipped": int((listing.left_out["kind"] == "skipped").sum()),
             "n_unreadable": int((listing.left_out["kind"] == "unreadable").sum()),
+            "n_undefined": 0,
         },
         "input": None,
         "head": None,
@@ -135,7 +138,7 @@ def _refuse_changes(
 
 @contextmanager
 def open_log(folder: RunFolder) -> Iterator[None]:
-    """Create the run folder, refuse one that cannot be used, and log to it inside the block."""
+    """Create the run folder, refuse one that cannot be used, hold it and log to it in the block."""
     path = folder.path
     if path.exists() and not path.is_dir():
         raise RunFolderError(
@@ -146,28 +149,34 @@ def open_log(folder: RunFolder) -> Iterator[None]:
             f"`{path}` is not empty and not a run folder. Received: a folder without a"
             " manifest.json. Give a new folder, so that nothing of yours is overwritten."
         )
-    try:
-        folder.log_path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder.log_path, encoding="utf-8")
-    except OSError as exc:
-        raise RunFolderError(
-            f"`{path}` cannot be written. Received: {exc.strerror or exc}. Give a folder that you"
-            " may write to."
-        ) from exc
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    except BaseException as exc:
-        logger.error("stopped: %s: %s", type(exc).__name__, exc)
-        raise
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        logger.level, logger.propagate = level, propagate
+    with locked(folder):
+        with writing(folder.log_path):
+            handler = _LogFile(folder.log_path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level, propagate = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        except BaseException as exc:
+            logger.error("stopped: %s: %s", type(exc).__name__, exc)
+            raise
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+            logger.level, logger.propagate = level, propagate
+
+
+class _LogFile(logging.FileHandler):
+    """A log that is silent where it cannot be written: the full disk is said by what needs it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):  # What could not be written is tried once more.
+            super().close()
 
 
 def _holds_foreign_files(folder: RunFolder) -> bool:

@@ -7,11 +7,13 @@ stages wrote; disk is the truth, so an audit that was killed goes on where it st
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audit.config import make_config
-from audit.inputs import Inputs, positive_index
+from audit.errors import ResourceError, RunFolderError
+from audit.inputs import Inputs, check_limits_fit, positive_index
 from audit.manifest import STAGES, now, open_log, open_manifest
 from audit.results import Run
 from audit.run_folder import RunFolder
@@ -80,6 +82,7 @@ def run(
     inputs = Inputs(model, data, settings)
     audit = Context(inputs, RunFolder(out), settings, progress)
     positive_index(audit.class_names, settings.positive)  # Looked at before anything is written.
+    check_limits_fit(audit.class_names, settings.fail_under)
     fingerprints = {"model": inputs.model_fingerprint(), "data": inputs.listing.fingerprint()}
     with open_log(audit.folder):
         audit.manifest = open_manifest(
@@ -90,12 +93,19 @@ def run(
             settings.model_dump(mode="json"),
         )
         for name in STAGES:
-            if audit.manifest["stages"][name]["state"] != "done":
+            if not _is_current(audit, name):
                 _run_stage(audit, name)
         if audit.manifest["status"] != "done":
             audit.manifest |= {"status": "done", "finished": now()}
-            audit.save_manifest()
+            rendering.write_times(audit.folder, audit.manifest)
+            audit.save_manifest()  # Last of all: until it is there, a run goes on.
     return Run(audit.folder.path)
+
+
+def _is_current(audit: Context, name: str) -> bool:
+    """Tell whether a stage is done; a report may be gone since, if rendering again was stopped."""
+    is_gone = name == "report" and not audit.folder.report_path.is_file()
+    return audit.manifest["stages"][name]["state"] == "done" and not is_gone
 
 
 def _run_stage(audit: Context, name: str) -> None:
@@ -105,8 +115,19 @@ def _run_stage(audit: Context, name: str) -> None:
     entry["state"] = "running"
     audit.save_manifest()
     begin = time.perf_counter()
-    DO[name](audit)
-    entry["state"] = "done"
-    entry["seconds"] = round((entry["seconds"] or 0) + time.perf_counter() - begin, 3)
+    try:
+        DO[name](audit)
+        entry["state"] = "done"
+    except MemoryError as exc:
+        raise ResourceError(
+            f"There is not enough memory for the stage `{name}`. Received: {exc or 'no details'}."
+            " Nothing that is done is lost: free some memory and start the same command again."
+        ) from exc
+    finally:
+        seconds = time.perf_counter() - begin
+        entry["seconds"] = round((entry["seconds"] or 0) + seconds, 3)
+        if entry["state"] != "done":
+            with suppress(ResourceError, RunFolderError):  # The first error is the one to tell.
+                audit.save_manifest()
     audit.save_manifest()
-    logger.info("%s done in %.1f s", name, time.perf_counter() - begin)
+    logger.info("%s done in %.1f s", name, seconds)

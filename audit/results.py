@@ -1,12 +1,16 @@
 """A finished run, to look at from Python, a terminal or a script. Needs no TensorFlow."""
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from audit.gates import Gate, check_limits
 from audit.run_folder import OCCLUSION, RunFolder
+
+_MOST_CLASSES_IN_A_MATRIX = 1000
 
 
 class Run:
@@ -102,6 +106,13 @@ class Run:
         return self._read_list("targets")
 
     @cached_property
+    def gates(self) -> list[Gate]:
+        """The limits of `fail_under`, each with what was measured; empty before the metrics."""
+        limits = self.manifest["config"].get("fail_under") or {}
+        has_metrics = self.manifest["stages"]["metrics"]["state"] == "done"
+        return check_limits(limits, self.metrics) if has_metrics else []
+
+    @cached_property
     def unreadable(self) -> pd.DataFrame:
         """The files that were left out, and why."""
         return self._folder.read_table("unreadable")
@@ -136,10 +147,12 @@ class Run:
             "positive_class": manifest["positive_class"],
             "n_images": data["n_images"],
             "n_unreadable": data["n_unreadable"],
+            "n_undefined": data.get("n_undefined", 0),
             "n_skipped": data["n_skipped"],
         }
         summary |= self._metrics_summary() | self._explained_summary()
         summary |= self._diagnosis_summary()
+        summary["gates"] = [asdict(gate) for gate in self.gates]
         summary["warnings"] = [warning["text"] for warning in manifest["warnings"]]
         summary["report"] = str(self.report_path) if self.report_path.is_file() else None
         return summary
@@ -155,18 +168,24 @@ class Run:
             )
             return dict.fromkeys((*names, "confusion"))
         metrics, binary = self.metrics, self.metrics["binary"] or {}
-        n_classes = len(self.manifest["class_names"])
-        matrix = [[0] * n_classes for _ in range(n_classes)]
-        for cell in self.confusion.to_dict("records"):
-            matrix[int(cell["y_true"])][int(cell["y_pred"])] = int(cell["count"])
         return {
             "n_errors": metrics["n_errors"],
             "accuracy": metrics["accuracy"]["value"],
             "accuracy_interval": [metrics["accuracy"]["low"], metrics["accuracy"]["high"]],
             "false_positives": binary.get("fp"),
             "false_negatives": binary.get("fn"),
-            "confusion": matrix,
+            "confusion": self._confusion_matrix(),
         }
+
+    def _confusion_matrix(self) -> list[list[int]] | None:
+        """Return the counts, rows true; `None` if there are too many: `confusion` has them."""
+        n_classes = len(self.manifest["class_names"])
+        if n_classes > _MOST_CLASSES_IN_A_MATRIX:
+            return None
+        matrix = [[0] * n_classes for _ in range(n_classes)]
+        for cell in self.confusion.to_dict("records"):
+            matrix[int(cell["y_true"])][int(cell["y_pred"])] = int(cell["count"])
+        return matrix
 
     def _explained_summary(self) -> dict[str, Any]:
         if self.manifest["stages"]["patterns"]["state"] != "done":

@@ -8,6 +8,7 @@ either the whole file or none. A torn shard is recognised by its footer and row 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.disk import writing
 from audit.errors import RunFolderError
 from audit.schemas import SCHEMAS
 
@@ -172,6 +174,11 @@ class RunFolder:
         """Return one shard as a frame."""
         return pq.read_table(self.shard_path(stage, index), columns=columns).to_pandas()
 
+    def read_shard_table(self, stage: str, index: int, columns: Sequence[str]) -> pa.Table:
+        """Return one shard as Arrow has it; names of layers are stored once and referred to."""
+        path = self.shard_path(stage, index)
+        return pq.read_table(path, columns=list(columns), read_dictionary=["layer"])
+
     def iter_shards(
         self, stage: str, columns: Sequence[str] | None = None
     ) -> Iterator[pd.DataFrame]:
@@ -263,7 +270,7 @@ def to_arrow(frame: pd.DataFrame, schema: pa.Schema | None) -> pa.Table:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table atomically, compressed with zstd."""
-    with _Atomic(path) as temporary:
+    with atomic(path, table.nbytes) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -276,31 +283,23 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file atomically."""
-    with _Atomic(path) as temporary:
+    with atomic(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 
-class _Atomic:
-    """Give a temporary name in the same folder; on success flush, rename, flush the folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.tmp")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
+@contextmanager
+def atomic(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
+    """Give a temporary name in the same folder; then flush, rename, and flush the folder."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path, n_bytes):
         try:
-            _flush(self.temporary)
-            os.replace(self.temporary, self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
         finally:
-            self.temporary.unlink(missing_ok=True)  # still there only if that failed
-        _flush(self.path.parent)
+            temporary.unlink(missing_ok=True)
+        _flush(path.parent)
 
 
 def _flush(path: Path) -> None:

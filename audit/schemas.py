@@ -22,6 +22,12 @@ SUSPECTED, OTHER_LABEL, SAME_LABEL = (
 )
 """The kinds of rows in `label_issues.parquet`."""
 
+UNREADABLE, UNDEFINED, SKIPPED = "unreadable", "undefined", "skipped"
+"""The kinds of rows in `unreadable.parquet`: no picture could be had of the file; the model said
+nothing of the picture; the file was not asked for."""
+UNDEFINED_SCORES = "the model's output for it is not a finite number"
+"""The reason for `UNDEFINED`."""
+
 SCHEMAS = {
     "unreadable": pa.schema([(name, pa.string()) for name in ("path", "kind", "reason")]),
     "explanations": pa.schema(

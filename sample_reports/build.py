@@ -1,32 +1,42 @@
 """Rebuild the sample reports and the picture in the README.
 
-The demo is audited in a temporary folder and its report copied here. With Chromium on the machine,
-the picture of the overview page is taken too.
+The demo and the drawn parts are audited in a temporary folder and their reports copied here. With
+Chromium on the machine, the picture of an overview page is taken too.
 """
 
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from parts import audit_parts
+
 from audit.demo import run_demo
+from audit.results import Run
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "docs" / "images" / "report.png"
 MOST_BYTES = 8_000_000
+SAMPLES: dict[str, Callable[[Path], Run]] = {"demo": run_demo, "parts": audit_parts}
 
 
 def main() -> None:
-    target = HERE / "demo"
+    for name, make_run in SAMPLES.items():
+        build(make_run, HERE / name)
+    take_picture(HERE / "demo" / "index.html")
+
+
+def build(make_run: Callable[[Path], Run], target: Path) -> None:
+    """Audit in a temporary folder, and put the report in the place of the one that is here."""
     with tempfile.TemporaryDirectory() as folder:
-        report = run_demo(Path(folder) / "demo").report_path.parent
+        report = make_run(Path(folder) / target.name).report_path.parent
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(report, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     sys.stdout.write(f"{target}: {size / 1e6:.1f} MB\n")
     if size > MOST_BYTES:
         raise SystemExit(f"The sample report is larger than {MOST_BYTES / 1e6:.0f} MB.")
-    take_picture(target / "index.html")
 
 
 def take_picture(page: Path) -> None:

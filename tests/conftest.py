@@ -1,9 +1,12 @@
 """Fixtures that many test modules share."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import browser_tab
 import drawn_set
 import pytest
 
@@ -65,3 +68,30 @@ def drawn_run(
     out = tmp_path_factory.mktemp("run") / "drawn"
     audit.run(drawn_model, drawn_data, out, progress=False, **drawn_set.SHARDS)
     return out
+
+
+# the report in a real browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        reason = "no Chromium is installed"
+        if os.environ.get("AUDIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=found, args=list(browser_tab.ARGUMENTS)
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Callable[..., browser_tab.Tab]]:
+    """A function that opens a tab over a report; whatever goes wrong in it fails the test."""
+    yield from browser_tab.open_tabs(browser)

@@ -25,7 +25,7 @@ from audit.run_folder import (
     fixed_list,
     to_arrow,
 )
-from audit.schemas import SCHEMAS, predictions_schema
+from audit.schemas import FOCUS_STAGE, SCHEMAS, embeddings_schema, predictions_schema
 
 HOSTILE_NAMES = (
     '</script><script>document.title="stolen"</script>',
@@ -40,6 +40,8 @@ LEFT_OUT = (
 )
 SIDE = 96
 SHARD = 40
+WIDTH = 8
+"""Channels of the features before the drawn model's head."""
 EMPTY_ERROR = 3
 """The position among the errors whose predicted class nothing speaks for."""
 
@@ -113,8 +115,10 @@ def write_run(
     folder.write_table("class_metrics", metrics.classes)
     folder.write_table("confusion", metrics.confusion)
     folder.write_table("unreadable", pd.DataFrame(LEFT_OUT, columns=["path", "kind", "reason"]))
+    _write_embeddings(folder, labels)
     if explained:
         _write_explanations(folder, rng, labels, sizes.n_layers)
+        _write_focus_embeddings(folder, labels)
         _write_patterns(folder, labels, patterns and len(labels.errors) > 0, diagnosed)
         if diagnosed:
             write_diagnosis(folder, labels.y_true, labels.y_pred)
@@ -174,6 +178,41 @@ def _write_predictions(folder: RunFolder, labels: Labels, scores: np.ndarray) ->
     half = len(ids) // 2
     for index, part in enumerate((table.slice(0, half), table.slice(half))):
         folder.write_shard("predictions", index, part, Receipt("predictions", index, len(part)))
+
+
+def _write_embeddings(folder: RunFolder, labels: Labels) -> None:
+    """Write features that lean towards the class that the model says, in shards of 120 images."""
+    rng = np.random.default_rng(11)
+    ids = np.arange(len(labels.y_true))
+    vectors = np.abs(rng.normal(size=(len(ids), WIDTH))).astype(np.float32)
+    vectors[ids, labels.y_pred % WIDTH] += 1
+    for index, start in enumerate(range(0, len(ids), 3 * SHARD)):
+        part = slice(start, start + 3 * SHARD)
+        table = pa.Table.from_arrays(
+            [pa.array(ids[part]), fixed_list(vectors[part])], schema=embeddings_schema(WIDTH)
+        )
+        folder.write_shard("embeddings", index, table, Receipt("embeddings", index, len(table)))
+
+
+def _write_focus_embeddings(folder: RunFolder, labels: Labels) -> None:
+    """Write what is under each fused map: of length 1, all zeros for an empty map."""
+    rng = np.random.default_rng(13)
+    for index, start in enumerate(range(0, len(labels.explained), SHARD)):
+        part = labels.explained[start : start + SHARD]
+        keys = [(int(i), c) for i in part for c in _classes_of(labels, i)]
+        vectors = np.abs(rng.normal(size=(len(keys), 2 * WIDTH))).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[[labels.is_empty(*key) for key in keys]] = 0
+        table = pa.table(
+            {
+                "image_id": pa.array([i for i, _ in keys], pa.int64()),
+                "explained_class": pa.array([c for _, c in keys], pa.int32()),
+                "layer_agreement": pa.array(np.ones(len(keys), np.float32)),
+                "embedding": fixed_list(vectors),
+                "elsewhere": fixed_list(vectors[::-1]),
+            }
+        )
+        folder.write_shard(FOCUS_STAGE, index, table, Receipt(FOCUS_STAGE, index, len(part)))
 
 
 def _layer_table(n_layers: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from audit.config import AuditConfig
 from audit.engines.local import cut_shards, run_shards
-from audit.errors import DatasetError, ModelError
+from audit.errors import DatasetError
 from audit.explain.causal import (
     NOT_TESTED,
     PLANS,
@@ -296,39 +296,6 @@ def test_somebody_s_own_function_is_called_by_one_thread(tmp_path: Path):
 
 
 # What goes wrong
-
-
-class Small:
-    """A predictor that can hold only so many images."""
-
-    def __init__(self, predictor: Predictor, capacity: int, error: type) -> None:
-        self.model, self.predictor = predictor.model, predictor
-        self.capacity, self.error, self.sizes = capacity, error, []
-
-    def score(self, pixels: tf.Tensor) -> Any:
-        if len(pixels) > self.capacity:
-            raise self.error(*([] if self.error is MemoryError else [None, None, "OOM"]))
-        self.sizes.append(len(pixels))
-        return self.predictor.score(pixels)
-
-
-@pytest.mark.parametrize("error", [MemoryError, tf.errors.ResourceExhaustedError])
-def test_when_memory_runs_out_batches_are_halved_and_stay_so(error: type, tmp_path: Path):
-    expected = rows_of(make_worker(tmp_path / "whole", *noisy(2)), (0, 1))
-    worker, halved = make_worker(tmp_path / "small", *noisy(2), batch_size=16), []
-    small = Small(Predictor(worker.asker._predictor.model, "none"), 4, error)
-    asker = Asker(small, DecisionRule(1), 16, halved.append)
-    found = rows_of(replace(worker, asker=asker), (0, 1))
-    assert halved == [8, 4] and asker.batch_size == 4
-    assert small.sizes == [4, 4, 2, 4, 4, 2]
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
-
-
-def test_one_image_that_does_not_fit_is_one_clear_sentence(tmp_path: Path):
-    worker = make_worker(tmp_path, *bright_corners(1))
-    asker = Asker(Small(worker.asker._predictor, 0, MemoryError), DecisionRule(1), 4)
-    with pytest.raises(ModelError, match="not enough memory to explain one image"):
-        rows_of(replace(worker, asker=asker))
 
 
 def test_logits_that_are_not_finite_are_left_blank(tmp_path: Path):

@@ -27,6 +27,11 @@ FALLS = [
     for strength in ("mild", "strong")
 ]
 
+CURVES = [
+    charts.Line("first", [0, 0, 0.4, 1], [0, 0.75, 0.75, 1], mark=(0.4, 0.75)),
+    charts.Line("</svg><script>", [0, 0.5, 1], [0, 0.5, 1]),
+]
+
 
 @pytest.fixture(scope="module")
 def drawings():
@@ -35,6 +40,7 @@ def drawings():
         charts.threshold_chart(SWEEP, SHARES, 0.5, "Share", "Shares."),
         charts.threshold_chart(SWEEP, {"fp": "False positives"}, 0.5, "Images", "Errors."),
         charts.fall_chart(FALLS, ("mild", "strong"), "Falls."),
+        charts.curve_chart(CURVES, "False positive rate", "Recall", "ROC.", diagonal=True),
     ]
 
 
@@ -73,12 +79,54 @@ def test_every_fall_is_a_dot_with_a_line_in_the_order_given(drawings):
     assert words.index("blur") < words.index("</svg><script>")
 
 
+def corners(drawing, kind):
+    """Return the points of the paths of a kind of mark, in plot shares, y upwards."""
+    groups = [g for g in ElementTree.fromstring(drawing.svg).iter() if kind in g.get("class", "")]
+    paths = [path.get("d") for group in groups for path in group]
+    return [
+        [
+            (round(float(x) / charts.WIDTH, 3), round(1 - float(y) / charts.HEIGHT, 3))
+            for x, y in re.findall(r"[ML](-?[\d.]+),(-?[\d.]+)", path)
+        ]
+        for path in paths
+    ]
+
+
+def test_a_curve_is_drawn_through_its_points_in_their_order(drawings):
+    chance, *lines = corners(drawings[4], "mark-line")
+    assert chance == [(0, 0), (1, 1)]
+    assert lines == [
+        [(0, 0), (0, 0.75), (0.4, 0.75), (1, 1)],
+        [(0, 0), (0.5, 0.5), (1, 1)],
+    ]
+    dots = [
+        g
+        for g in ElementTree.fromstring(drawings[4].svg).iter()
+        if "mark-symbol role-mark" in g.get("class", "")
+    ]
+    (dot,) = [path for group in dots for path in group]
+    x, y = map(float, re.findall(r"[\d.]+", dot.get("transform"))[:2])
+    assert (x / charts.WIDTH, 1 - y / charts.HEIGHT) == pytest.approx((0.4, 0.75))
+
+
+def test_six_curves_differ_in_colour_and_in_dash():
+    lines = [charts.Line(f"class {n}", [0, 1], [0, n / 6]) for n in range(6)]
+    svg = ElementTree.fromstring(charts.curve_chart(lines, "x", "y", "Six.").svg)
+    groups = [g for g in svg.iter() if "mark-line" in g.get("class", "")]
+    paths = [path for group in groups for path in group]
+    assert len({path.get("stroke") for path in paths}) == 6
+    assert len({path.get("stroke-dasharray") for path in paths}) == 6
+    alone = charts.curve_chart(lines[:1], "x", "y", "One.").svg
+    assert "class 0" not in alone
+
+
 def test_a_chart_says_in_words_what_it_shows(drawings):
     assert [drawing.label for drawing in drawings] == [
         "Reliability.",
         "Shares.",
         "Errors.",
         "Falls.",
+        "ROC.",
     ]
     assert "Precision" in drawings[1].svg and "Recall" in drawings[1].svg
 

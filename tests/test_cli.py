@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,8 @@ from finding_tables import diagnose_run
 import audit
 from audit.cli import main
 from audit.config import AuditConfig, option_name
+from audit.run_folder import RunFolder
+from audit.run_lock import locked
 
 COMMANDS = ("run", "report", "show", "find", "inspect", "demo")
 SHARDS = [
@@ -61,7 +65,7 @@ def options_of(command: str) -> list[click.Option]:
 
 def test_the_options_of_run_are_the_fields_of_the_config():
     options = {option.name: option for option in options_of("run")}
-    assert set(options) - {"out", "config"} == set(AuditConfig.model_fields)
+    assert set(options) - {"out", "config", "notify_cmd"} == set(AuditConfig.model_fields)
     for name in AuditConfig.model_fields:
         assert options[name].opts == [option_name(name)]
         assert options[name].default is None, "the defaults are those of AuditConfig, or the file's"
@@ -189,6 +193,118 @@ def test_a_bug_is_not_dressed_up_as_a_users_error(drawn_run: Path, monkeypatch: 
 
     monkeypatch.setattr("audit.results.Run.summary", broken)
     assert isinstance(call("show", drawn_run).exception, ZeroDivisionError)
+
+
+# How a run ends
+
+
+COPY = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())"
+
+
+@pytest.fixture
+def again(drawn_run: Path, drawn_data: Path, drawn_model: Path, tmp_path: Path) -> list[object]:
+    """The command that goes on with a copy of the finished run."""
+    out = shutil.copytree(drawn_run, tmp_path / "run")
+    return ["run", drawn_model, drawn_data, "--out", out, *SHARDS]
+
+
+def test_a_missed_limit_ends_with_exit_code_4_and_says_by_how_much(again: list[object]):
+    result = call(*again, "--fail-under", "accuracy=0.9", "--fail-under", "recall=0.5")
+    assert result.exit_code == 4
+    *_, missed, kept, finished, path = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"GATE MISSED accuracy is 0\.7667 \[0\.\d{4}, 0\.\d{4}\], below 0\.9", missed
+    )
+    assert re.fullmatch(r"gate kept   recall is 0\.8000 \[.*\], at least 0\.5", kept)
+    assert finished == "finished    the model misses a limit of `--fail-under` (exit code 4)"
+    assert path.endswith("index.html")
+    lower = call(*again, "--fail-under", "accuracy=0.7")
+    assert lower.exit_code == 0, "a finished run may be held against another limit"
+    assert lower.stdout.splitlines()[-2] == "finished    nothing was left out"
+
+
+def test_limits_may_come_from_a_file(again: list[object], tmp_path: Path):
+    toml = tmp_path / "audit.toml"
+    toml.write_text("[fail-under]\naccuracy = 0.99\n")
+    assert call(*again, "--config", toml).exit_code == 4
+
+
+def test_an_unknown_metric_is_one_sentence_with_the_list(again: list[object]):
+    result = call(*again, "--fail-under", "acuracy=0.9")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: `--fail-under` cannot be used: there is no metric")
+    assert "accuracy, balanced_accuracy" in result.stderr
+
+
+def notified(path: Path) -> list[object]:
+    return ["--notify-cmd", shlex.join([sys.executable, "-c", COPY, str(path)])]
+
+
+def test_a_command_is_told_how_the_run_ended(again: list[object], tmp_path: Path):
+    result = call(*again, "--fail-under", "accuracy=0.9", *notified(tmp_path / "told"))
+    assert result.exit_code == 4
+    told = json.loads((tmp_path / "told").read_text())
+    shown = json.loads(call("show", tmp_path / "run", "--json").stdout)
+    assert told == shown | {
+        "status": "done",
+        "exit_code": 4,
+        "run": str(tmp_path / "run"),
+        "error": None,
+    }
+    assert told["gates"][0]["passed"] is False
+
+
+def test_a_command_is_told_of_an_error(again: list[object], tmp_path: Path):
+    result = call(*again, "--seed", 9, *notified(tmp_path / "told"))
+    assert result.exit_code == 1
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["status"], told["exit_code"]) == ("failed", 1)
+    assert told["error"] == result.stderr.removeprefix("Error: ").rstrip()
+    assert told["n_images"] == 60, "as far as it came"
+
+
+def test_a_command_that_fails_is_a_warning(again: list[object]):
+    result = call(*again, "--notify-cmd", f"{sys.executable} -c 'import sys; sys.exit(5)'")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1] == (
+        "WARNING: the command of `--notify-cmd` failed: it ended with exit code 5."
+    )
+
+
+def test_a_command_that_cannot_be_run_is_refused_before_the_night(again: list[object]):
+    result = call(*again, "--notify-cmd", "no-such-program now")
+    assert result.exit_code == 1
+    assert "there is no program `no-such-program`" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on(
+    number: signal.Signals,
+    exit_code: int,
+    again: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("audit.pipeline.run", lambda *_, **__: signal.raise_signal(number))
+    result = call(*again, *notified(tmp_path / "told"))
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1] == (
+        f"Stopped by {number.name}. Nothing that is done is lost: start the same command again to"
+        " go on."
+    )
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["status"], told["exit_code"]) == ("stopped", exit_code)
+
+
+def test_while_a_run_is_written_nobody_else_writes_into_it(again: list[object], tmp_path: Path):
+    run = tmp_path / "run"
+    with locked(RunFolder(run)):
+        for arguments in (again, ["report", run]):
+            result = call(*arguments)
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert result.stderr.startswith(f"Error: `{run}` is in use. Received: another")
+        assert call("show", run).exit_code == 0
 
 
 # show, report

@@ -106,6 +106,8 @@ def test_classes_that_are_not_names_are_refused(value):
         ("shard_size", 0, "0"),
         ("explain_shard_size", 1.5, "1.5"),
         ("max_unreadable", -1, "-1"),
+        ("fail_under", ["acuracy=0.9"], "['acuracy=0.9']"),
+        ("fail_under", {"accuracy": 90}, "{'accuracy': 90}"),
         ("seed", -1, "-1"),
         ("trust_model_code", "perhaps", "'perhaps'"),
         ("label_regex", "(", "'('"),

@@ -33,3 +33,13 @@ def test_native_output_of_a_block_that_works_is_kept_off_the_terminal(capfd):
     with _stderr_to_log():
         os.write(2, b"noise\n")
     assert capfd.readouterr().err == ""
+
+
+def test_native_output_is_shown_where_there_is_no_room_to_keep_it(capfd, monkeypatch):
+    def full(*_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with _stderr_to_log():
+        os.write(2, b"noise\n")
+    assert capfd.readouterr().err == "noise\n"

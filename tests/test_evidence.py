@@ -17,7 +17,6 @@ from audit.report.run_data import read_run
 from audit.report.views import (
     causes,
     findings,
-    gallery,
     labels,
     patterns,
     probes,
@@ -204,22 +203,6 @@ def test_slice_pages_repeat_the_table(binary, data):
         assert cards == [f"../errors/{i}.html" for i in order[: slices.MAX_ERRORS]]
 
 
-def test_the_gallery_filters_by_confirmed_slices_and_by_doubt(binary, data):
-    folder, pages = binary
-    (chunk,) = pages["errors.html"].all("script", id="error-data")
-    content = json.loads(chunk.text)
-    table = folder.read_table("slices").set_index("slice")
-    assert set(content["slices"]) == {"1", "3"}
-    for number, rows in content["slices"].items():
-        ids = [content["id"][row] for row in rows]
-        assert sorted(ids) == sorted(table.loc[int(number), "error_ids"])
-    flagged = {content["id"][int(row)] for row in content["flags"]}
-    assert flagged == {i for i in data.diagnosis.flags if i in data.error_rows}
-    (page,) = gallery.gallery_pages(data)
-    assert page.n_flagged == len(flagged) > 0
-    assert [choice.count for choice in page.slices] == [table.loc[n, "n_errors"] for n in (1, 3)]
-
-
 # Labels
 
 
@@ -339,7 +322,8 @@ def test_the_overview_leads_with_findings_and_targets(binary):
     for card, title in zip(cards, titles, strict=False):
         assert legible(title) in card.text
     links = [link.attributes.get("href") for link in page.all("a")]
-    assert [f"targets/T{n}.html" for n in (1, 2, 3)] == [x for x in links if "targets/" in x]
+    expected = [f"targets/T{n}.html{place}" for n in (1, 2, 3) for place in ("", "#h-images")]
+    assert [link for link in links if "targets/" in link] == expected
 
 
 def test_a_target_page_says_everything_that_is_stored(binary):

@@ -34,6 +34,13 @@ def test_percent_range_is_written_once_with_its_unit():
     assert formats.percent_range(0.2, math.nan) == ""
 
 
+def test_percent_bounds_are_as_honest_as_the_percent_before_them():
+    assert formats.percent_bounds(0.9417, 0.961) == "[94.2, 96.1]"
+    assert formats.percent_bounds(0.9, 0.9999) == f"[90.0, >{THIN}99.9]"
+    assert formats.percent_bounds(None, 0.5) == ""
+    assert formats.percent_bounds(0.2, math.nan) == ""
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [
@@ -122,6 +129,8 @@ def test_compact_shows_any_kind_of_value():
     assert formats.compact(True) == "yes"
     assert formats.compact(0.5) == "0.5"
     assert formats.compact(("cats", "dogs")) == "cats, dogs"
+    assert formats.compact({"accuracy": 0.9, "ece": 0.05}) == "accuracy=0.9, ece=0.05"
+    assert formats.compact({}) == "–"
     assert formats.compact("a\u202eb") == "a\\u202eb"
 
 

@@ -12,6 +12,7 @@ from keras import layers
 from PIL import Image
 
 from audit.engines.local import cut_shards, run_shards
+from audit.errors import ModelError
 from audit.predict.dataset import DatasetSource, FileSource
 from audit.predict.inference import (
     DecisionRule,
@@ -61,6 +62,14 @@ def test_more_classes_are_decided_by_the_highest_score():
     scores = f32([0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8])
     assert DecisionRule(None, 0.9).decide(scores).tolist() == [1, 0, 2]  # a tie: the first class
     assert DecisionRule(None).decide(np.empty((0, 3), np.float32)).shape == (0,)
+
+
+@pytest.mark.parametrize("positive", [None, 0, 1])
+def test_scores_that_are_no_numbers_decide_nothing(positive):
+    nan, inf = np.nan, np.inf
+    scores = np.array([[nan, 0.5], [0.2, nan], [inf, 0], [nan, nan], [0.2, 0.8]], np.float32)
+    decided = DecisionRule(positive).decide(scores)
+    assert decided.tolist() == [-1, -1, -1, -1, 1] and decided.dtype == np.int32
 
 
 def test_the_predictions_table_by_hand():
@@ -246,7 +255,7 @@ def test_bad_images_are_in_the_receipt_and_the_rest_is_predicted(tmp_path):
     paths = [listing.images["path"][image_id] for image_id, _ in left_out]
     assert paths == ["dark/004.png", "light/001.png", "light/019.png"]
     assert left_out[0][1] == "it is empty (0 bytes)"
-    assert "Unknown image file format" in left_out[1][1]
+    assert left_out[1][1].startswith("its content is no picture of a known kind")
     assert left_out[2][1] == "it is gone, or a link to nothing"
     assert sum(r.n_done for r in receipts) == sum(counted) == 17
     frame = worker.folder.read_predictions()
@@ -280,6 +289,56 @@ def test_outputs_that_are_no_numbers_are_left_out(tmp_path, source):
     assert left_out == dict.fromkeys(light, "the model's output for it is not a finite number")
     assert np.isfinite(worker.folder.read_scores()).all()
     assert not set(read_properties(worker.folder)["image_id"]) & set(light)
+
+
+class Spoil(layers.Layer):
+    """Gives something else for light images; the noise that a model is tried on is darker."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs, outputs):
+        is_light = tf.reduce_mean(inputs, axis=(1, 2, 3), keepdims=True)[:, 0, 0] > 140
+        return tf.where(is_light, self.function(outputs), outputs)
+
+
+def spoilt_model(n_outputs, activation, function):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1)(inputs / 255))
+    return keras.Model(inputs, Spoil(function)(inputs, layers.Dense(n_outputs, activation)(x)))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_outputs_without_end_are_left_out_too(tmp_path, source, value, n_outputs):
+    """A sigmoid of infinity is 1, and a softmax of minus infinity 0: neither is believed."""
+    spoilt = [value] + [0.0] * (n_outputs - 1)
+    model = spoilt_model(n_outputs, None, lambda logits: logits * 0 + spoilt)
+    worker = make_worker(tmp_path / "run", source, model, scaling="none")
+    receipts = predict_all(worker)
+    left_out = dict(entry for receipt in receipts for entry in receipt.left_out)
+    light = source.listing.images.query("y_true == 1")["image_id"].tolist()
+    assert left_out == dict.fromkeys(light, "the model's output for it is not a finite number")
+    assert sum(receipt.n_done for receipt in receipts) == len(source.listing.images) - len(light)
+
+
+@pytest.mark.parametrize(
+    ("function", "received"),
+    [
+        (lambda scores: scores / 2, "scores that add up to 0.5"),
+        (lambda scores: scores * [[1.0, 0.0]] + [[0.0, 1.2]], "scores from "),
+        (lambda scores: scores * 0 + [[1.5, -0.5]], "scores from -0.5 to 1.5"),
+    ],
+)
+def test_outputs_that_are_no_probabilities_are_refused(tmp_path, source, function, received):
+    model = spoilt_model(2, "softmax", function)
+    worker = make_worker(tmp_path / "run", source, model, scaling="none")
+    assert worker.predictor.model.head.kind == "softmax"
+    with pytest.raises(ModelError, match="not the probabilities that they were taken") as caught:
+        predict_all(worker)
+    assert f"Received: {received}" in str(caught.value)
+    assert "for an image. Say what they are, with `--head logits`." in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["torn", "short", "missing", "empty"])
@@ -384,3 +443,56 @@ def test_a_scaling_that_gives_one_class_to_all_is_not_suggested(tmp_path):
     result = check(hand_set_model(40, -20), source, "0-1")
     assert result.accuracies["none"] > 0.9 > 0.6 > result.accuracies["0-1"]
     assert result.suggested is None
+
+
+# Memory
+
+
+class Full:
+    """What a predictor runs, on a device that holds only so many images."""
+
+    def __init__(self, predictor: Predictor, capacity: int, error: type) -> None:
+        self.run, self.capacity, self.error, self.sizes = predictor._run, capacity, error, []
+
+    def __call__(self, pixels: tf.Tensor, *how: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        if len(pixels) > self.capacity:
+            raise self.error(*([] if self.error is MemoryError else [None, None, "OOM"]))
+        self.sizes.append(len(pixels))
+        return self.run(pixels, *how)
+
+
+def small_predictor(capacity: int, error: type = MemoryError) -> tuple[Predictor, Full, list[int]]:
+    predictor, halved = Predictor(wrap_model(hand_set_model()), "0-1"), []
+    full = Full(predictor, capacity, error)
+    predictor._run, predictor.on_halved = full, halved.append
+    return predictor, full, halved
+
+
+@pytest.mark.parametrize("error", [MemoryError, tf.errors.ResourceExhaustedError])
+def test_when_memory_runs_out_batches_are_halved_and_stay_so(error):
+    pixels = tf.constant(np.random.default_rng(0).uniform(0, 255, (21, SIZE, SIZE, 3)), tf.float32)
+    whole = Predictor(wrap_model(hand_set_model()), "0-1")
+    predictor, full, halved = small_predictor(6, error)
+    for ours, expected in (
+        (predictor.predict(pixels), whole.predict(pixels)),
+        (predictor.score(pixels[:7]), whole.score(pixels[:7])),
+    ):
+        for mine, other in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(mine, other, atol=1e-6)
+    assert halved == [10, 5]
+    assert full.sizes == [5, 5, 5, 5, 1, 5, 2]
+
+
+def test_a_last_few_images_that_do_not_fit_are_halved_too():
+    predictor, full, halved = small_predictor(4)
+    predictor.predict(tf.zeros((4, SIZE, SIZE, 3)))
+    full.capacity = 1
+    predictor.predict(tf.zeros((3, SIZE, SIZE, 3)))
+    assert (halved, full.sizes) == ([1], [4, 1, 1, 1])
+
+
+def test_one_image_that_does_not_fit_is_one_clear_sentence():
+    predictor, _, halved = small_predictor(0)
+    with pytest.raises(ModelError, match="not enough memory to predict one image of"):
+        predictor.predict(tf.zeros((4, SIZE, SIZE, 3)))
+    assert halved == [2, 1]

@@ -1,6 +1,7 @@
 """Listing: Keras's classes and files, manifests, class order, and every file accounted for."""
 
 import os
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -357,6 +358,34 @@ def test_an_image_listed_twice_is_refused(tmp_path):
 def test_a_path_outside_the_folder_is_refused(tmp_path, text):
     answer = refusal(write_csv(tmp_path, f"path,label\n{text},x\nb.jpg,y\n"))
     assert f"points outside its own folder. Received: {text!r}. Put the manifest" in answer
+
+
+def test_a_manifest_of_its_own_folder_is_not_taken_for_an_image(tmp_path):
+    listing = list_images(write_csv(tmp_path, "path,label\n.,x\na.jpg,x\nb.jpg,y\n"))
+    assert [entry[:2] for entry in left_out(listing)] == [(".", "skipped")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_refused(tmp_path, encoding):
+    path = tmp_path / "labels.csv"
+    path.write_bytes("path,label\ncafé.jpg,x\nb.jpg,y\n".encode(encoding))
+    assert "cannot be read as a table" in refusal(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_heading(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes("path,label\ncafé.jpg,x\nb.jpg,y\n".encode("utf-8-sig"))
+    assert list_images(path).images["path"].tolist() == ["b.jpg", "café.jpg"]
+
+
+def test_a_long_manifest_is_listed_in_seconds(tmp_path):
+    lines = (f"folder{n % 100}/image{n:06d}.jpg,class{n % 10},{n}\n" for n in range(100_000))
+    path = write_csv(tmp_path, "path,label,lux\n" + "".join(lines))
+    begin = time.process_time()
+    listing = list_images(path)
+    assert len(listing.fingerprint()) == 64
+    assert len(listing.images) == 100_000
+    assert time.process_time() - begin < 10  # It takes 2.
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])

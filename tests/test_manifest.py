@@ -1,5 +1,7 @@
 """A run begins, goes on, or is refused; and the folder is left as it was found."""
 
+import logging
+
 import pandas as pd
 import pytest
 
@@ -35,6 +37,7 @@ def test_a_new_run_says_what_is_known_before_the_model_is_loaded(tmp_path):
         "name": "val",
         "kind": "folders",
         "n_images": 2,
+        "n_undefined": 0,
         "n_skipped": 1,
         "n_unreadable": 0,
     }
@@ -66,12 +69,16 @@ def test_what_changed_is_named(tmp_path, fingerprints, options, named):
         begin(folder, fingerprints, **options)
 
 
-def test_how_many_files_may_be_unreadable_can_change(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_unreadable", 5), ("memory", "1GB"), ("fail_under", {"accuracy": 0.5})],
+)
+def test_options_that_change_no_result_can_change(tmp_path, name, value):
     folder = RunFolder(tmp_path)
     begin(folder)
     with_a_shard(folder)
-    assert begin(folder, max_unreadable=5)["config"]["max_unreadable"] == 5
-    assert folder.read_manifest()["config"]["max_unreadable"] == 5
+    assert begin(folder, **{name: value})["config"][name] == value
+    assert folder.read_manifest()["config"][name] == value
 
 
 def test_without_predictions_there_is_nothing_to_keep(tmp_path):
@@ -85,6 +92,27 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     with pytest.raises(RunFolderError, match="not empty"), open_log(RunFolder(tmp_path)):
         pass
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_second_run_into_a_folder_is_refused_and_leaves_no_trace(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with open_log(folder):
+        with pytest.raises(RunFolderError, match="is in use"), open_log(RunFolder(folder.path)):
+            pass
+        logging.getLogger("audit").info("still mine")
+    assert folder.log_path.read_text().endswith("INFO still mine\n")
+    with open_log(folder):
+        pass
+
+
+def test_a_log_that_cannot_be_written_is_silent(tmp_path, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_log(RunFolder(tmp_path / "run")):
+        monkeypatch.setattr("logging.StreamHandler.flush", full)
+        logging.getLogger("audit").info("lost")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_log_tells_why_a_run_stopped(tmp_path):

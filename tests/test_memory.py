@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from audit.errors import ModelError
-from audit.explain.memory import choose_batch_size, free_memory, halve_batch
+from audit.predict.memory import choose_batch_size, free_memory, halve_batch
 
 GB = 10**9
 
@@ -37,6 +37,8 @@ def test_a_batch_is_halved_until_it_is_one_image():
     assert halve_batch(3, model, exc) == 1
     with pytest.raises(ModelError, match=r"one image of `m.keras`. Received: .* 20 × 30") as caught:
         halve_batch(1, model, exc)
+    with pytest.raises(ModelError, match=r"to predict one image of .*Free some memory\.$"):
+        halve_batch(1, model, exc, doing="predict")
     assert caught.value.__cause__ is exc
 
 

@@ -6,10 +6,12 @@ noted, so that no error in the code can be forgotten.
 """
 
 import ast
+import errno
 import json
 import re
 import shutil
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +25,18 @@ import pytest
 import tensorflow as tf
 
 import audit
-from audit import errors
-from audit.config import make_config
+from audit import errors, pipeline
+from audit.config import make_config, parse_budget
+from audit.disk import writing
 from audit.errors import AuditError
 from audit.explain.maps import Explainer
+from audit.notify import parse_command
 from audit.predict.inference import Predictor
 from audit.predict.metrics import compute_metrics
 from audit.predict.model import wrap_model
 from audit.results import Run
+from audit.run_folder import RunFolder
+from audit.run_lock import locked
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "messages.md"
@@ -131,6 +137,25 @@ def nan_weights(bench: Bench) -> None:
     bench.audit(model)
 
 
+def cut_off_h5(bench: Bench) -> None:
+    pooled(keras.layers.Dense(1)).save(bench.tmp / "whole.h5")
+    bench.audit(bench.file("m.h5", (bench.tmp / "whole.h5").read_bytes()[:3000]))
+
+
+def archive_that_leads_out(bench: Bench) -> None:
+    path = Path(shutil.copy(bench.model, bench.tmp / "m.keras"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../evil", "x")
+    bench.audit(path)
+
+
+def archive_that_swells(bench: Bench) -> None:
+    path = Path(shutil.copy(bench.model, bench.tmp / "m.keras"))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/x", bytes(70 << 20))
+    bench.audit(path)
+
+
 def lambda_layer(bench: Bench) -> None:
     path = bench.tmp / "lambda.keras"
     pooled(keras.layers.Dense(1), keras.layers.Lambda(lambda x: x * 2)).save(path)
@@ -226,7 +251,6 @@ def spoil_manifest(bench: Bench, **values: Any) -> Path:
 
 def rendered_too_early(bench: Bench) -> None:
     from audit.report.render import render_report
-    from audit.run_folder import RunFolder
 
     run = bench.own_run()
     (run / "metrics.json").unlink()
@@ -242,6 +266,34 @@ def out_of_memory(bench: Bench) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("audit.explain.explainers.Explainer", Full)
+        bench.audit()
+
+
+def out_of_memory_in_predictions(bench: Bench) -> None:
+    def full(*_: object) -> NoReturn:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    predictor = Predictor(wrap_model(drawn_set.corner_model()), "none")
+    predictor._run = full
+    predictor.predict(tf.zeros((2, 32, 32, 3)))
+
+
+def full_disk(bench: Bench) -> None:
+    with writing(bench.tmp / "run" / "images.parquet", 10**9):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def stage_out_of_memory(bench: Bench) -> None:
+    def need_too_much(context: object) -> None:
+        np.empty(1 << 60, np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(pipeline.DO, "list", need_too_much)
+        bench.audit()
+
+
+def run_in_use(bench: Bench) -> None:
+    with locked(RunFolder(bench.tmp / "run")):
         bench.audit()
 
 
@@ -294,6 +346,12 @@ def nothing_finite(bench: Bench) -> None:
     )
 
 
+def share(bench: Bench, path: Path, **options: Any) -> None:
+    from audit.report.single_file import write_single_file
+
+    write_single_file(RunFolder.open(bench.finished), path, **options)
+
+
 def demo_below_a_file(bench: Bench) -> None:
     from audit.demo import run_demo
 
@@ -323,9 +381,14 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(scaling="0-255"),
         lambda b: b.audit(classes="cats"),
         lambda b: b.audit(classes="cats,cats"),
+        lambda b: b.audit(fail_under="acuracy=0.9"),
+        lambda b: parse_command("echo 'open"),
+        lambda b: parse_command("no-such-program"),
         lambda b: b.audit(label_regex="^cat"),
         lambda b: b.audit(label_regex="("),
         lambda b: b.audit(config=b.file("audit.toml", "seed = -1")),
+        lambda _: parse_budget("50%"),
+        lambda _: parse_budget("much"),
     ],
     "config-file": [
         lambda b: b.audit(config=b.tmp / "no.toml"),
@@ -333,6 +396,9 @@ TRIGGERS: dict[str, list[Trigger]] = {
     ],
     "scaling-needs-colour": [
         lambda b: b.audit(pooled(keras.layers.Dense(1), inputs=(8, 8, 1)), scaling="imagenet-torch")
+    ],
+    "limit-of-two-classes": [
+        lambda b: b.audit(fail_under="recall=0.5", classes="left,right,middle"),
     ],
     "positive-class": [
         lambda b: b.audit(positive="middle"),
@@ -350,6 +416,8 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(b.file("m.h5", b"")),
     ],
     "weights-only": [weights_file],
+    "damaged-model": [cut_off_h5],
+    "strange-archive": [archive_that_leads_out, archive_that_swells],
     "model-brings-code": [lambda_layer, lambda b: b.audit(saved_model(b))],
     "model-does-not-load": [damaged_archive, h5_without_sense],
     "saved-model-does-not-load": [
@@ -389,12 +457,16 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: Explainer(wrap_model(net(keras.layers.Flatten(), keras.layers.Dense(1)))),
     ],
     "layers-leave-none": [lambda b: b.audit(layers="no such layer")],
-    "out-of-memory": [out_of_memory],
+    "out-of-memory": [out_of_memory, out_of_memory_in_predictions],
     "not-probabilities": [
         lambda b: b.audit(
             lambda pixels: np.where(pixels.mean(axis=(1, 2, 3)) > 100, 0.5, 3.0),
             dataset(drawn_set.draw_set()[0], drawn_set.draw_set()[1]),
-        )
+        ),
+        lambda b: b.audit(
+            lambda pixels: np.where(pixels.mean(axis=(1, 2, 3))[:, None] > 100, 0.5, [[0.1, 0.3]]),
+            dataset(drawn_set.draw_set()[0], drawn_set.draw_set()[1]),
+        ),
     ],
     "outputs-not-finite": [nothing_finite],
     "no-data": [lambda b: b.audit(data=b.tmp / "nothing")],
@@ -420,13 +492,17 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "not-a-manifest": [lambda b: b.audit(data=b.file("list.txt", "a.png"))],
     "manifest-unreadable": [
         lambda b: b.audit(data=b.file("list.csv", "")),
+        lambda b: b.audit(data=b.file("list.csv", "path,label\ncafé.jpg,x\n".encode("latin-1"))),
         lambda b: b.audit(data=b.file("list.parquet", "not a table")),
     ],
     "manifest-columns": [lambda b: b.audit(data=b.manifest("file,label", "a.png,cat"))],
     "manifest-gap": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "c.png,"))],
     "manifest-empty": [lambda b: b.audit(data=b.manifest("path,label"))],
     "manifest-twice": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "./a.png,cow"))],
-    "manifest-outside": [lambda b: b.audit(data=b.manifest(*TWO_LABELS, "../c.png,cat"))],
+    "manifest-outside": [
+        lambda b: b.audit(data=b.manifest(*TWO_LABELS, "../c.png,cat")),
+        lambda b: b.audit(data=b.manifest(*TWO_LABELS, "/etc/c.png,cat")),
+    ],
     "dataset-without-labels": [lambda b: b.audit(data=dataset(IMAGES))],
     "dataset-not-one-image": [lambda b: b.audit(data=dataset({"image": IMAGES}, [0, 1, 0, 1]))],
     "dataset-not-batched": [lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1], batch=None))],
@@ -454,9 +530,15 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(out=b.file("file") / "run"),
         lambda b: b.audit(out="/proc/no/run"),
         demo_below_a_file,
+        lambda b: share(b, b.file("file") / "report.zip"),
+        lambda b: share(b, b.file("folder/mine.txt").parent),
         lambda b: search(b, out=b.file("file") / "found"),
     ],
+    "no-room": [full_disk],
+    "stage-out-of-memory": [stage_out_of_memory],
+    "run-in-use": [run_in_use],
     "no-metrics-yet": [rendered_too_early],
+    "budget-too-small": [lambda b: share(b, b.tmp / "report.html", budget=20_000)],
     "no-target": [lambda b: search(b, "T9")],
     "target-without-images": [search_without_images],
     "no-pool": [

@@ -1,5 +1,6 @@
 """The whole audit on drawn images: files, columns, going on, refusing, the same bytes again."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import audit
-from audit.errors import AuditError, ConfigError, DatasetError, RunFolderError
+from audit import pipeline, run_folder
+from audit.errors import AuditError, ConfigError, DatasetError, ResourceError, RunFolderError
 from audit.manifest import STAGES
 from audit.run_folder import RunFolder
 
@@ -54,7 +56,7 @@ COLUMNS = {
     "probes.parquet": "transformation strength parameter n_images n_right fall fall_low fall_high"
     " p_value q_value recipe",
 }
-TIMED = {"manifest.json", "logs/run.log"}
+TIMED = {"manifest.json", "logs/run.log", "logs/times.js"}
 """The files that tell when a run was made and how long it took."""
 
 
@@ -154,6 +156,7 @@ def test_the_manifest_says_what_was_done(drawn_run: Path, drawn_model: Path):
         "name": "val",
         "kind": "folders",
         "n_images": drawn_set.N_IMAGES,
+        "n_undefined": 0,
         "n_skipped": 1,
         "n_unreadable": 0,
     }
@@ -329,6 +332,93 @@ def test_a_run_that_stopped_at_an_option_goes_on_with_another(
         run_drawn(drawn_model, drawn_data, tmp_path / "run", positive="middle")
     run = run_drawn(drawn_model, drawn_data, tmp_path / "run", positive="left")
     assert run.manifest["positive_class"] == "left"
+
+
+@pytest.mark.parametrize("state", ["done", "running"])
+def test_a_report_that_is_gone_is_rendered_again(
+    state: str, drawn_run: Path, drawn_data: Path, drawn_model: Path, tmp_path: Path
+):
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    if state == "running":
+        pretend_stopped(run, "report")
+    (run / "report").rename(run / "report.old")  # as if killed between two renamings
+    (run / "report.tmp").mkdir()
+    assert run_drawn(drawn_model, drawn_data, run).report_path.is_file()
+    first, second = all_files(drawn_run), all_files(run)
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} <= TIMED
+
+
+def test_a_full_disk_is_one_sentence_and_afterwards_the_run_goes_on(
+    drawn_run: Path,
+    drawn_data: Path,
+    drawn_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    flush, left = run_folder._flush, 0
+
+    def fill(path: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(run_folder, "_flush", fill)
+    for left in (0, 3, 25, 40):  # noqa: B007
+        with pytest.raises(ResourceError, match="There is no room for") as caught:
+            run_drawn(drawn_model, drawn_data, tmp_path / "run")
+        assert "Nothing that is done is lost" in str(caught.value)
+        assert not list((tmp_path / "run").rglob(".*.tmp"))
+    monkeypatch.undo()
+    assert "stopped: ResourceError" in (tmp_path / "run" / "logs" / "run.log").read_text()
+    run_drawn(drawn_model, drawn_data, tmp_path / "run")
+    first, second = all_files(drawn_run), all_files(tmp_path / "run")
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} <= TIMED
+
+
+def test_memory_that_runs_out_in_a_stage_is_one_sentence(
+    drawn_run: Path,
+    drawn_data: Path,
+    drawn_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def need_too_much(context: object) -> None:
+        np.empty(1 << 60, np.uint8)
+
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    pretend_stopped(run, "metrics")
+    with monkeypatch.context() as patch:
+        patch.setitem(pipeline.DO, "metrics", need_too_much)
+        for _ in range(2):
+            with pytest.raises(
+                ResourceError, match=r"memory for the stage `metrics`\. Received: U"
+            ):
+                run_drawn(drawn_model, drawn_data, run)
+    entry = audit.Run(run).manifest["stages"]["metrics"]
+    assert entry["state"] == "running"
+    assert entry["seconds"] is not None, "what an attempt took that failed counts as well"
+    assert run_drawn(drawn_model, drawn_data, run).summary()["status"] == "done"
+
+
+def test_a_clock_that_goes_backwards_does_no_harm(
+    drawn_run: Path,
+    drawn_data: Path,
+    drawn_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    run = shutil.copytree(drawn_run, tmp_path / "run")
+    pretend_stopped(run, "findings")
+    monkeypatch.setattr(pipeline, "now", lambda: "2001-01-01T00:00:00+00:00")
+    manifest = run_drawn(drawn_model, drawn_data, run).manifest
+    assert manifest["finished"] < manifest["started"]
+    assert all(stage["seconds"] >= 0 for stage in manifest["stages"].values() if stage["seconds"])
+    first, second = all_files(drawn_run), all_files(run)
+    assert {name for name in first if first[name] != second[name]} <= TIMED
 
 
 # Refusing

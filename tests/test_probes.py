@@ -16,7 +16,6 @@ from scipy.stats import binomtest
 from audit.diagnose import probes
 from audit.diagnose.probes import SCHEMA, probe_model, sample_correct, sample_size
 from audit.diagnose.transformations import TRANSFORMATIONS
-from audit.errors import ModelError
 from audit.predict.inference import DecisionRule, Predictor
 from audit.predict.model import wrap_model
 
@@ -41,15 +40,13 @@ class Images:
 class Answers:
     """A predictor that answers by a rule of the test's own."""
 
-    def __init__(self, is_positive: Any, images: Images, most: int = 10**9) -> None:
+    def __init__(self, is_positive: Any, images: Images) -> None:
         _, *size, channels = images.images.shape
         self.model = SimpleNamespace(name="own", input_size=tuple(size), channels=channels)
-        self._is_positive, self._most = is_positive, most
+        self._is_positive = is_positive
         self.passes: list[int] = []
 
     def predict(self, pixels: np.ndarray) -> tuple[tf.Tensor, None]:
-        if len(pixels) > self._most:
-            raise tf.errors.ResourceExhaustedError(None, None, "too much")
         self.passes.append(len(pixels))
         positive = np.array([self._is_positive(image) for image in pixels], np.float32)
         return tf.constant(np.stack([1 - positive, positive], axis=1)), None
@@ -174,18 +171,6 @@ def test_the_same_seed_gives_the_same_whatever_the_batch_size():
     )
     assert not one.equals(probed(left_is_brighter, source, y_true, seed=2))
     assert 0 < one["fall"].mean() < 1
-
-
-def test_too_little_memory_halves_the_batches_and_changes_nothing():
-    source = lit_from_the_left()
-    expected = probed(left_is_brighter, source).reset_index()
-    small: Any = Answers(left_is_brighter, source, most=5)
-    table = probe_model(small, source, RULE, all_right(20))
-    pd.testing.assert_frame_equal(table, expected)
-    assert max(small.passes) == 4  # 32, 16, 8, 4
-    none: Any = Answers(left_is_brighter, source, most=0)
-    with pytest.raises(ModelError, match="not enough memory"):
-        probe_model(none, source, RULE, all_right(20))
 
 
 def test_errors_are_not_probed_and_without_correct_images_there_is_nothing():

@@ -1,16 +1,17 @@
-"""Maps made small and packed, overlays, pictures without metadata."""
+"""Maps made small and packed for the pages of errors."""
 
 import base64
 import json
 import zlib
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from report_fixture import draw_picture
 
-from audit.report import images, maps
+from audit.report import maps
+from audit.schemas import SCHEMAS
 
 
 def test_shrink_averages_areas_and_keeps_the_true_values():
@@ -47,12 +48,12 @@ def test_an_empty_map_is_all_zero(peak):
     assert peaks.tolist() == [0.0]
 
 
-def test_rounding_keeps_the_ends_and_strays_by_two_at_most():
+def test_heats_are_rounded_to_the_nearest_of_fifteen_steps():
+    # A step is 255 / 15 = 17 heats: 8 is nearer to 0, 9 to 1; 127 × 15 / 255 = 7.47.
+    heats = np.array([0, 8, 9, 25, 26, 127, 128, 246, 247, 255], np.uint8)
+    assert maps.to_steps(heats).tolist() == [0, 0, 1, 1, 2, 7, 8, 14, 15, 15]
     every = np.arange(256, dtype=np.uint8)
-    rounded = maps.round_heat(every)
-    assert rounded[0] == 0 and rounded[255] == 255
-    assert len(set(rounded.tolist())) == maps.STEPS + 1
-    assert np.abs(rounded.astype(int) - every).max() <= 2
+    assert maps.to_steps(every).tolist() == [round(heat * 15 / 255) for heat in range(256)]
 
 
 def layer_table():
@@ -84,27 +85,133 @@ def unpack(text):
     return zlib.decompress(base64.b64decode(text))
 
 
-def test_packed_maps_are_the_stored_ones():
-    layers = maps.map_layers(layer_table())
+def explanation(image_id, explained_class, layer, peak, cam):
+    return image_id, explained_class, layer, *cam.shape, np.float32(peak), cam.tobytes()
+
+
+def shard_table(rows):
+    frame = pd.DataFrame(rows, columns=SCHEMAS["explanations"].names)
+    return pa.Table.from_pandas(frame, schema=SCHEMAS["explanations"], preserve_index=False)
+
+
+def drawn_rows(layers, pairs):
     rng = np.random.default_rng(0)
     rows = []
-    for image_id, explained_class in [(5, 1), (5, 0), (2, 0)]:
+    for image_id, explained_class in pairs:
         for layer in layers:
             cam = rng.integers(0, 256, (layer.stored_height, layer.stored_width)).astype(np.uint8)
             cam[0, 0] = 255
-            size = (layer.stored_height, layer.stored_width)
-            peak = np.float32(image_id + layer.own_height)
-            rows.append((image_id, explained_class, layer.name, *size, peak, cam.tobytes()))
-    columns = ["image_id", "explained_class", "layer", "height", "width", "peak", "cam"]
-    shard = maps.shard_maps(pd.DataFrame(rows, columns=columns), layers)
+            rows.append(explanation(image_id, explained_class, layer.name, image_id + 0.5, cam))
+    return rows
+
+
+def read_page(content, layers, n_classes):
+    """Undo `pack` pixel by pixel, as the module's docstring has it: peaks, and maps by class."""
+    n_peaks = n_classes * len(layers)
+    peaks = np.frombuffer(content[: 4 * n_peaks], "<f4").reshape(n_classes, -1)
+    rest, result = list(content[4 * n_peaks :]), []
+    for _ in range(n_classes):
+        maps_of_class, before = [], None
+        for layer in layers:
+            height, width, modulus = layer.height, layer.width, layer.steps + 1
+            shape = (height, width, modulus)
+            grid = [[0] * width for _ in range(height)]
+            for y in range(height):
+                for x in range(width):
+                    beside = grid[y][x - 1] if x else grid[y - 1][x] if y else 0
+                    grid[y][x] = (rest.pop(0) + beside) % modulus
+            grid = np.array(grid)
+            if before is not None and before[0] == shape:
+                grid = (grid + before[1]) % modulus
+            before = (shape, grid)
+            maps_of_class.append(grid)
+        result.append(maps_of_class)
+    assert not rest
+    return peaks, result
+
+
+SIZE = {"kind": "Conv2D", "stage": 0, "own_height": 9, "own_width": 9, "path": "m"}
+
+
+def small_layer(name, height, width, is_whole=False):
+    stored = {"stored_height": height, "stored_width": width}
+    return maps.MapLayer(name, height=height, width=width, is_whole=is_whole, **stored, **SIZE)
+
+
+def test_the_bytes_of_a_page_are_worked_out_by_hand():
+    # Layers "a" and "b" of 2 × 2, rounded to steps of 17 heats, and "fused" of 1 × 2, as it is.
+    layers = (small_layer("a", 2, 2), small_layer("b", 2, 2), small_layer("fused", 1, 2, True))
+    rows = [
+        explanation(7, 3, "fused", 4.0, np.array([[1, 255]], np.uint8)),
+        explanation(7, 3, "a", 2.0, np.array([[0, 255], [136, 17]], np.uint8)),
+        explanation(7, 3, "b", 1.0, np.array([[17, 255], [119, 0]], np.uint8)),
+        explanation(7, 1, "a", 0.0, np.array([[9, 9], [9, 9]], np.uint8)),
+        explanation(7, 1, "b", 3.0, np.array([[255, 0], [0, 0]], np.uint8)),
+        explanation(7, 1, "fused", 0.5, np.array([[255, 7]], np.uint8)),
+    ]
+    shard = maps.shard_maps(shard_table(rows), layers)
+    assert shard.rows == {(7, 1): 0, (7, 3): 1}
+    assert shard.cam(1, 0).tolist() == [[0, 15], [8, 1]]
+    assert shard.cam(1, 1).tolist() == [[1, 15], [7, 0]]
+    content = unpack(shard.pack([1, 0]))  # class 3 first, then class 1, for which "a" is silent
+    assert np.frombuffer(content[:24], "<f4").tolist() == [2.0, 1.0, 4.0, 0.0, 3.0, 0.5]
+    # "a": 0; 15 − 0; 8 − 0, the pixel above; 1 − 8 = −7 = 9 modulo 16.
+    # "b" less "a" is 1, 0, −1, −1; of that: 1; −1 = 15; −1 − 1 = −2 = 14; −1 − −1 = 0.
+    # "fused" has another size: 1; 255 − 1. Then class 1: nothing; 15, −15 = 1, −15 = 1, 0; 255 and
+    # 7 − 255 = −248 = 8 modulo 256.
+    first, second = [0, 15, 8, 9, 1, 15, 14, 0, 1, 254], [0, 0, 0, 0, 15, 1, 1, 0, 255, 8]
+    assert list(content[24:]) == [*first, *second]
+
+
+def test_packed_maps_are_the_stored_ones():
+    layers = maps.map_layers(layer_table())
+    layers = (layers[0], layers[0], *layers)  # so that layers of one size follow each other
+    layers = tuple(replace(layer, name=f"{n}") for n, layer in enumerate(layers[:-1])) + layers[-1:]
+    rows = drawn_rows(layers, [(5, 1), (5, 0), (2, 0)])
+    shard = maps.shard_maps(shard_table(rows), layers)
     assert shard.rows == {(2, 0): 0, (5, 0): 1, (5, 1): 2}
-    content = unpack(shard.pack([2, 1]))
-    peaks = np.frombuffer(content[:24], "<f4").reshape(2, 3)
-    assert peaks[0, 2] == np.float32(5 + 56)
-    stored = np.frombuffer(rows[2][6], np.uint8)
-    whole = np.frombuffer(content[24:], np.uint8).reshape(2, -1)
-    assert (whole[0, -1024:] == stored).all()
-    assert (shard.cam(2, 2).reshape(-1) == stored).all()
+    peaks, found = read_page(unpack(shard.pack([2, 1])), layers, 2)
+    assert peaks[0, -1] == np.float32(5.5)
+    stored = np.frombuffer(rows[len(layers) - 1][6], np.uint8).reshape(32, 32)
+    assert (found[0][-1] == stored).all()
+    for maps_of_class, row in zip(found, (2, 1), strict=True):
+        for n, grid in enumerate(maps_of_class):
+            assert (grid == shard.cam(row, n)).all()
+
+
+def test_all_maps_of_a_shard_are_those_made_one_by_one():
+    layers = maps.map_layers(layer_table())
+    rows = drawn_rows(layers, [(5, 1), (5, 0), (2, 0)])
+    rows = [rows[n] for n in np.random.default_rng(1).permutation(len(rows))]
+    shard = maps.shard_maps(shard_table(rows), layers)
+    for image_id, explained_class, name, height, width, peak, content in rows:
+        column = [layer.name for layer in layers].index(name)
+        layer, row = layers[column], shard.rows[image_id, explained_class]
+        cam = np.frombuffer(content, np.uint8).reshape(1, height, width)
+        small, new_peak = maps.shrink(cam, np.array([peak]), layer.height, layer.width)
+        expected = small[0] if layer.is_whole else maps.to_steps(small)[0]
+        assert (shard.cam(row, column) == expected).all()
+        assert shard.peaks[row, column] == new_peak[0]
+        assert shard.cam(row, column).max() == layer.steps
+
+
+def test_only_the_images_and_layers_that_are_wanted_are_unpacked():
+    layers = maps.map_layers(layer_table())
+    rows = drawn_rows(layers, [(5, 1), (2, 0)])
+    rows.append(explanation(5, 1, "not shown", 1.0, np.full((3, 3), 255, np.uint8)))
+    shard = maps.shard_maps(shard_table(rows), layers, {5, 99})
+    assert shard.rows == {(5, 1): 0}
+    assert maps.shard_maps(shard_table(rows), layers, set()).rows == {}
+    assert maps.shard_maps(shard_table([]), layers).values.shape == (0, shard.values.shape[1])
+
+
+def test_a_map_that_was_not_stored_is_empty():
+    layers = maps.map_layers(layer_table())
+    rows = drawn_rows(layers, [(5, 1), (2, 0)])
+    del rows[0]  # layer "a" of image 5
+    shard = maps.shard_maps(shard_table(rows), layers)
+    assert not shard.cam(1, 0).any() and shard.peaks[1, 0] == 0
+    assert shard.cam(0, 0).any() and shard.cam(1, 1).any()
 
 
 def test_the_packed_table_of_layers_is_json_without_invisible_characters():
@@ -112,79 +219,5 @@ def test_the_packed_table_of_layers_is_json_without_invisible_characters():
     table.loc[0, "layer"] = "</script>\u202e"
     rows = json.loads(unpack(maps.pack_layers(maps.map_layers(table))))
     assert rows[1][0] == "</script>\\u202e"
-    assert rows[0][1:] == ["Conv2D", 0, 14, 14, 56, 56]
-
-
-def test_an_overlay_is_the_grey_picture_where_cold_and_the_colour_where_hot():
-    picture = np.full((32, 32, 3), (20, 120, 220), np.uint8)
-    cam = np.zeros((2, 2), np.uint8)
-    cam[:, 1] = 255
-    drawn = cv2.imdecode(np.frombuffer(images.overlay(picture, cam), np.uint8), cv2.IMREAD_COLOR)
-    grey = (0.0722 * 20 + 0.7152 * 120 + 0.2126 * 220) * images.PICTURE_BRIGHTNESS
-    assert drawn[16, 2] == pytest.approx([grey] * 3, abs=6)
-    hot = images.colour_table("inferno")[255, ::-1] * images.OVERLAY_OPACITY
-    assert drawn[16, 29] == pytest.approx(hot + grey * (1 - images.OVERLAY_OPACITY), abs=6)
-
-
-def test_a_weaker_class_is_drawn_weaker_on_the_shared_scale():
-    picture = np.full((32, 32, 3), 120, np.uint8)
-    cam = np.full((4, 4), 255, np.uint8)
-    assert images.overlay(picture, cam, 1.0) != images.overlay(picture, cam, 0.5)
-    grey = images.overlay(picture, np.zeros((4, 4), np.uint8))
-    assert images.overlay(picture, cam, 0.2) == grey
-
-
-def crop_of(cam, height=80, width=120):
-    """Cut from a picture whose blue says the row and whose green the column, halved."""
-    ys, xs = np.mgrid[0:height, 0:width]
-    picture = np.stack([ys * 2, xs * 2, np.zeros_like(ys)], axis=2).astype(np.uint8)
-    crop = images.decode_picture(images.focus_crop(picture, cam)).astype(float)
-    top, left = crop[2, 2, 0] / 2 - 2, crop[2, 2, 1] / 2 - 2
-    return crop.shape[0], crop.shape[1], top, left
-
-
-def test_a_crop_is_the_square_around_the_hottest_region():
-    cam = np.zeros((8, 12), np.uint8)
-    cam[2:5, 6:9] = 200  # rows 20 to 50, columns 60 to 90 of the picture
-    cam[3, 7] = 255
-    cam[7, 0] = 254  # hot, but it does not hang together with the peak
-    height, width, top, left = crop_of(cam)
-    assert (height, width) == (30, 30)
-    assert (top, left) == (pytest.approx(20, abs=1.5), pytest.approx(60, abs=1.5))
-
-
-def test_a_crop_is_neither_tiny_nor_the_whole_picture_and_lies_inside():
-    spot = np.zeros((16, 24), np.uint8)
-    spot[0, 23] = 255
-    height, width, top, left = crop_of(spot)
-    assert (height, width) == (20, 20)  # a quarter of 80
-    assert (top, left) == (pytest.approx(0, abs=1.5), pytest.approx(100, abs=1.5))
-    bar = np.zeros((8, 12), np.uint8)
-    bar[:, 0] = 255
-    height, width, top, left = crop_of(bar)
-    assert (height, width) == (40, 40)  # a half
-    assert (top, left) == (pytest.approx(20, abs=1.5), pytest.approx(0, abs=1.5))
-
-
-def test_metadata_is_stripped_and_pixels_stay():
-    jpeg = draw_picture(1, 1)
-    exif = b"\xff\xe1\x00\x0fExif\x00\x00GPS 50N"
-    comment = b"\xff\xfe\x00\x08secret"
-    dirty = jpeg[:2] + exif + comment + jpeg[2:]
-    clean = images.strip_metadata(dirty)
-    assert b"GPS" not in clean and b"secret" not in clean
-    assert clean == jpeg
-    assert (images.decode_picture(clean) == images.decode_picture(jpeg)).all()
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe1\xff", b"GIF89a"])
-def test_stripping_does_not_stumble_over_what_is_no_picture(content):
-    assert images.strip_metadata(content) == content
-
-
-def test_colour_tables_are_those_of_opencv():
-    ramp = np.arange(256, dtype=np.uint8).reshape(1, -1)
-    jet = cv2.applyColorMap(ramp, cv2.COLORMAP_JET)[0, :, ::-1]
-    assert (images.colour_table("jet") == jet).all()
-    alpha = images.heat_alpha()
-    assert alpha[0] == 0 and alpha[255] == 1 and (np.diff(alpha) >= 0).all()
+    assert rows[0][1:] == ["Conv2D", 0, 14, 14, 56, 56, 15]
+    assert [row[-1] for row in rows] == [15, 255, 255]

@@ -22,6 +22,7 @@ KEYS = [
     "positive_class",
     "n_images",
     "n_unreadable",
+    "n_undefined",
     "n_skipped",
     "n_errors",
     "accuracy",
@@ -35,6 +36,7 @@ KEYS = [
     "patterns",
     "findings",
     "targets",
+    "gates",
     "warnings",
     "report",
 ]

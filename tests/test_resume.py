@@ -1,96 +1,80 @@
-"""An audit that is killed again and again ends as if nothing had happened."""
+"""A real audit that is killed, stopped or out of disk space ends as if nothing had happened.
+
+`make soak` does the same more than a hundred times.
+"""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import drawn_set
 import pytest
+import soak
+import soak_kill
 
-ONE_BY_ONE = [
-    "--batch-size=1",
-    "--shard-size=6",
-    "--explain-batch-size=1",
-    "--explain-shard-size=3",
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL"),
 ]
-"""Ten shards of predictions and ten of explanations, slow enough to be hit in between."""
-KILL_POINTS = (
-    "images.parquet",
-    "predictions/shard-000002.parquet",
-    "metrics.json",
-    "explanations/shard-000004.parquet",
-    "report.tmp",
-)
-"""The run is killed as soon as one of these appears; they lie in five different stages."""
-TIMED = {"manifest.json", "logs/run.log"}
-PATIENCE = 120
-"""Seconds to wait for a file; far more than a run takes."""
 
 
-def command(model: Path, data: Path, out: Path) -> list[str]:
-    run = [sys.executable, "-m", "audit", "run", str(model), str(data), "--out", str(out)]
-    return [*run, *ONE_BY_ONE]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return soak_kill.draw_images(tmp_path_factory.mktemp("soak") / "val")
 
 
-def kill_when_there(command: list[str], path: Path) -> None:
-    """Start a run in a process group of its own, and kill the group when a path appears."""
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + PATIENCE
-    try:
-        while not path.exists():
-            assert process.poll() is None, f"the run ended before {path.name} was there"
-            assert time.monotonic() < deadline, f"{path.name} never came"
-            time.sleep(0.001)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, "the run was over before it was killed"
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, drawn_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("soak") / "undisturbed"
+    soak_kill.run_undisturbed(soak_kill.command(drawn_model, data, run))
+    return run
 
 
 def show(run: Path) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "audit", "show", str(run), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    command = [sys.executable, "-m", "audit", "show", str(run), "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def files(run: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(run).as_posix(): path.read_bytes()
-        for path in run.rglob("*")
-        if path.is_file()
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_run_killed_at_five_points_ends_like_an_undisturbed_one(
-    drawn_data: Path, drawn_model: Path, tmp_path: Path
+def test_a_run_killed_at_five_moments_ends_like_an_undisturbed_one(
+    data: Path, drawn_model: Path, undisturbed: Path, tmp_path: Path
 ):
-    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
-    subprocess.run(command(drawn_model, drawn_data, undisturbed), check=True, capture_output=True)
-
-    again = command(drawn_model, drawn_data, disturbed)
-    for name in KILL_POINTS:
-        kill_when_there(again, disturbed / name)
-        manifest = disturbed / "manifest.json"
-        assert json.loads(manifest.read_text())["status"] == "running"
-    done = subprocess.run(again, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == str(disturbed / "report" / "index.html")
-
-    shown, expected = show(disturbed), show(undisturbed)
+    run = tmp_path / "killed"
+    aims = ["predict", "explain", "causes", "findings", "report"]
+    outcome = soak_kill.kill_again_and_again(
+        soak_kill.command(drawn_model, data, run), run, aims, seed=1
+    )
+    soak_kill.compare(undisturbed, run, outcome)
+    assert outcome.kills.total() == len(aims)
+    assert len(outcome.kills) >= 3, "they lie in several stages"
+    assert (outcome.crashes, outcome.differing, outcome.n_lost) == ([], {}, 0)
+    shown, expected = show(run), show(undisturbed)
     assert shown.pop("report") != expected.pop("report")
     assert shown == expected
-    assert shown["n_errors"] == drawn_set.N_ERRORS
-    found, wanted = files(disturbed), files(undisturbed)
-    assert found.keys() == wanted.keys(), "nothing is missing, and no temporary file is left"
-    assert {name for name in wanted if found[name] != wanted[name]} <= TIMED
+    assert shown["n_errors"] == soak_kill.N_ERRORS
+
+
+def test_a_run_stopped_by_signals_ends_itself_and_goes_on(
+    data: Path, drawn_model: Path, undisturbed: Path, tmp_path: Path
+):
+    run = tmp_path / "stopped"
+    outcome = soak_kill.kill_again_and_again(
+        soak_kill.command(drawn_model, data, run), run, ["predict", "causes"], 2, signal.SIGTERM
+    )
+    soak_kill.compare(undisturbed, run, outcome)
+    assert (outcome.crashes, outcome.differing, outcome.n_lost) == ([], {}, 0)
+    assert (
+        "Stopped by SIGTERM. Nothing that is done is lost"
+        in (tmp_path / "stopped.stderr").read_text()
+    )
+
+
+def test_a_run_into_a_full_disk_goes_on_when_there_is_room(
+    data: Path, drawn_model: Path, undisturbed: Path, tmp_path: Path
+):
+    outcome = soak.full_disks(drawn_model, data, undisturbed, tmp_path / "disk", sizes=(200, 2000))
+    if outcome is None:
+        pytest.skip("only root may mount a small disk")
+    assert outcome.kills.total() >= 1
+    assert (outcome.crashes, outcome.differing, outcome.n_lost) == ([], {}, 0)

@@ -1,5 +1,6 @@
 """The run folder: whole files or none, torn shards recognised, every column kept."""
 
+import errno
 import json
 import os
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from audit import run_folder
-from audit.errors import RunFolderError
+from audit.errors import ResourceError, RunFolderError
 from audit.run_folder import (
     FORMAT_VERSION,
     FUSED_LAYER,
@@ -72,11 +73,11 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, mon
     def fail(*args, **kwargs):
         if failing == "write_table":
             args[1].write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     place = {"write_table": pq, "_flush": run_folder, "replace": os}[failing]
     monkeypatch.setattr(place, failing, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ResourceError, match="No space left"):
         write_parquet(path, pa.table({"a": [2]}))
     assert pq.read_table(path)["a"].to_pylist() == [1]
     assert file_names(tmp_path) == ["table.parquet"]

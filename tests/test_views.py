@@ -1,18 +1,24 @@
 """From a run folder to page dataclasses: every number is the stored one."""
 
+import base64
 import dataclasses
 import math
+import re
 from typing import get_args
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from report_fixture import EMPTY_ERROR, HOSTILE_PATH, Sizes, write_run
 
 from audit.config import Fusion, Method
 from audit.errors import RunFolderError
 from audit.report.maps import map_layers, shard_maps
+from audit.report.neighbours import N_EXEMPLARS, N_NEAREST, Neighbours, read_neighbours
+from audit.report.pages import make_environment
 from audit.report.run_data import read_run, read_top_scores
-from audit.report.views import errors, gallery, metrics, overview, parts, patterns, run, thumbs
+from audit.report.views import causes, errors, metrics, overview, parts, patterns, run, thumbs
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +89,54 @@ def test_the_overview_repeats_what_is_stored(data):
         stored["low"],
         stored["high"],
     )
-    cells = {(c.true_name, c.predicted_name): c for row in page.matrix for c in row.cells}
-    for cell in data.confusion.to_dict("records"):
-        shown = cells[data.class_names[cell["y_true"]], data.class_names[cell["y_pred"]]]
-        assert shown.count == cell["count"]
-        assert shown.share.value == cell["share"]
-        assert shown.is_right == (cell["y_true"] == cell["y_pred"])
     assert (page.n_unreadable, page.n_skipped) == (1, 2)
     assert page.n_outside_patterns == int((data.errors["pattern"] == 0).sum())
+
+
+def shown_share(data, n_members):
+    """Return how the overview counts a pattern that has so many of the errors."""
+    (view, *_) = patterns.pattern_views(data)
+    page = overview.overview_page(data, [dataclasses.replace(view, n_errors=n_members)])
+    return page.leading.share
+
+
+def test_most_errors_are_more_than_half_of_them(data):
+    n_errors = len(data.errors)
+    assert n_errors == 30
+    assert shown_share(data, 15) == "some"
+    assert shown_share(data, 16) == "most"
+    assert shown_share(data, 29) == "most"
+    assert shown_share(data, 30) == "all"
+    assert overview.overview_page(data, ()).leading is None
+
+
+def sentence(data, **pattern) -> str:
+    """Return the verdict of a report whose first pattern is changed so."""
+    view = patterns.pattern_views(data)[0]
+    changed = [dataclasses.replace(view, name="the bars", **pattern)]
+    page = overview.overview_page(data, changed)
+    template = make_environment().get_template("index.html")
+    text = template.render(page=page, site=page.site, root="")
+    heading = re.search(r'<h1 class="verdict">(.*?)</h1>', text, re.DOTALL)[1]
+    return " ".join(re.sub(r"<[^>]*>", "", heading).replace("\u202f", " ").split())
+
+
+def test_only_a_cause_repairs_in_the_verdict(data):
+    cause = patterns.pattern_views(data)[0].cause
+    tested = dataclasses.replace(
+        cause, verdict="causal", n_tested=20, repaired=parts.Estimate(0.844, 0.7, 0.9)
+    )
+    words = "90.0 % right [86.1, 92.9]. Most errors (20 of 30) look at the bars"
+    assert sentence(data, n_errors=20, cause=tested) == f"{words}; painting that out repairs 84 %."
+    some = dataclasses.replace(tested, n_tested=12)
+    assert sentence(data, n_errors=20, cause=some).endswith("repairs 84 % of 12 tested.")
+    for verdict in ("not shown", "too few", "not tested"):
+        other = dataclasses.replace(tested, verdict=verdict)
+        said = sentence(data, n_errors=20, cause=other, control_share=0.25)
+        assert said == f"{words}; so do 25.0 % of comparable correct images."
+        assert sentence(data, n_errors=20, cause=other, control_share=None) == f"{words}."
+    assert "10 of 30 errors look at the bars" in sentence(data, n_errors=10)
+    assert "All errors (30) look at the bars" in sentence(data, n_errors=30)
 
 
 def test_the_leading_pattern_is_a_cause_or_marks_errors_or_is_the_largest(data):
@@ -137,31 +183,45 @@ def test_exactly_one_threshold_of_the_sweep_is_in_use(binary):
     assert [row.threshold for row in page.sweep if row.in_use] == [0.5]
 
 
+def test_the_curves_say_the_stored_areas(data, binary):
+    for stored in (data, binary):
+        page = metrics.metrics_page(stored)
+        assert [caption for caption, _ in page.curves] == ["ROC", "Precision and recall"]
+        assert page.n_curves == len(stored.metrics["curves"]) > 0
+        roc, trade_off = (drawing.label for _, drawing in page.curves)
+        for curve in stored.metrics["curves"]:
+            row = stored.classes.set_index("class").loc[curve["class"]]
+            assert f"{row['roc_auc']:.3f}" in roc
+            assert f"{row['average_precision']:.3f}" in trade_off
+
+
+def test_a_run_from_before_the_curves_leaves_them_out(data):
+    older = {name: value for name, value in data.metrics.items() if name != "curves"}
+    page = metrics.metrics_page(dataclasses.replace(data, metrics=older))
+    assert (page.curves, page.n_curves) == ((), 0)
+
+
+def test_names_that_come_out_alike_in_a_legend_bear_their_number(data):
+    alike = ("a" * 90, "a" * 40 + "b" + "a" * 49, "c")
+    run = dataclasses.replace(data, class_names=alike)
+    first, second, third = metrics._distinct_names(run, [0, 1, 2])
+    assert (first[-4:], second[-4:], third) == (" (0)", " (1)", "c")
+
+
+def test_a_threshold_between_the_others_is_told_from_them(binary):
+    stored = {**binary.metrics["binary"]["sweep"][0], "threshold": 0.4375}
+    assert metrics.SweepRow(**stored, in_use=True).digits == 4
+    assert all(row.digits == 2 for row in metrics.metrics_page(binary).sweep)
+
+
 def test_many_classes_have_no_grid_and_the_worst_of_them_on_the_overview(many):
     page = overview.overview_page(many, ())
-    assert page.matrix == ()
+    assert page.matrix is None
     assert len(page.pairs) == overview.MAX_PAIRS < page.n_pairs
     recalls = [row.recall.value for row in page.class_table.rows]
     assert len(recalls) == overview.MAX_CLASSES
     assert recalls == sorted(recalls)
     assert len(metrics.metrics_page(many).class_table.rows) == 30
-
-
-def test_the_gallery_has_every_error_once_on_its_pages(many):
-    pages = list(gallery.gallery_pages(many))
-    shown = [thumb.image_id for page in pages for thumb in page.thumbs]
-    assert shown == many.errors["image_id"].tolist()
-    assert [(page.first, page.last) for page in pages] == [(1, 200), (201, 210)]
-    assert pages[0].data is not None and pages[1].data is None
-    assert sum(choice.count for choice in pages[0].true_classes) == 210
-
-
-def test_the_gallerys_data_is_the_gallery(data):
-    page = next(gallery.gallery_pages(data))
-    assert page.data["id"] == [thumb.image_id for thumb in page.thumbs]
-    assert page.data["confidence"] == [thumb.confidence for thumb in page.thumbs]
-    assert page.data["pattern"] == [thumb.pattern for thumb in page.thumbs]
-    assert page.data["pictures"].count(1) == 1  # the error whose fused map is empty
 
 
 def test_confidence_is_the_stored_float32(data):
@@ -175,10 +235,14 @@ def error_pages(folder, data):
     ids = set(data.errors["image_id"].tolist())
     views = patterns.pattern_views(data)
     siblings = {view.number: view.exemplars for view in views}
-    maker = errors.ErrorPageMaker.build(data, layers, read_top_scores(folder, ids, 8), siblings)
+    exemplars = {view.number: [x.image_id for x in view.exemplars] for view in views}
+    near = read_neighbours(folder, data, exemplars)
+    scores = read_top_scores(folder, ids, 8)
+    maker = errors.ErrorPageMaker.build(data, layers, scores, siblings, near)
     pages = {}
-    for frame in folder.iter_shards("explanations"):
-        shard = shard_maps(frame[frame["image_id"].isin(ids)], layers)
+    for index in folder.shard_indices("explanations"):
+        columns = ("image_id", "explained_class", "layer", "peak", "cam")
+        shard = shard_maps(folder.read_shard_table("explanations", index, columns), layers, ids)
         pages |= {i: maker.page(i, shard) for i, _ in shard.rows}
     return pages
 
@@ -208,12 +272,101 @@ def test_a_class_for_which_nothing_speaks_has_no_overlay(data, error_pages):
     assert error_pages[empty].thumb.heat is None
 
 
+def test_overlays_of_a_page_are_a_file_and_two_pictures_in_the_page(data, error_pages):
+    for image_id, page in error_pages.items():
+        predicted, true = page.explained
+        if predicted.heat is not None:
+            assert predicted.heat == f"images/{image_id}-predicted.png" == page.thumb.heat
+        for address in (true.heat, page.last_heat):
+            assert address is not None
+            png = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+            picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert picture.shape[2] == 4 and picture[..., 3].any()
+
+
+def test_the_last_layer_is_held_against_the_fused_map(folder, data, error_pages):
+    stored = pd.concat(folder.iter_shards("explanations")).set_index(
+        ["image_id", "explained_class", "layer"]
+    )
+    layers = map_layers(data.layers)
+    error = data.errors.iloc[5]
+    key = int(error["image_id"]), int(error["y_pred"])
+    last, fused = (
+        np.frombuffer(row["cam"], np.uint8).reshape(row["height"], row["width"]).astype(np.float32)
+        for row in (stored.loc[(*key, layers[-2].name)], stored.loc[(*key, layers[-1].name)])
+    )
+    large = cv2.resize(last, fused.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    cosine = (large * fused).sum() / math.sqrt((large**2).sum() * (fused**2).sum())
+    assert error_pages[key[0]].last_likeness == pytest.approx(cosine, abs=1e-6)
+
+
+def test_an_error_is_held_against_exemplars_other_than_itself(data, error_pages):
+    n_shown = 0
+    for image_id, page in error_pages.items():
+        shown = [item.thumb.image_id for item in page.siblings]
+        assert image_id not in shown
+        assert len(shown) == (N_EXEMPLARS if page.thumb.pattern else 0)
+        assert all(item.thumb.pattern == page.thumb.pattern for item in page.siblings)
+        assert all(0 <= item.place <= 1 and -1 <= item.look <= 1 for item in page.siblings)
+        n_shown += len(shown)
+    assert n_shown > 0
+
+
+def test_the_nearest_images_are_right_and_say_which_class_they_are(data, error_pages):
+    for page in error_pages.values():
+        assert page.n_right == 30
+        assert len(page.nearest) == N_NEAREST
+        for item in page.nearest:
+            thumb = item.thumb
+            assert thumb.href is None and thumb.image_id not in data.error_rows
+            assert thumb.label_name == data.class_names[data.images["y_true"][thumb.image_id]]
+            assert thumb.heat == f"images/{thumb.image_id}-predicted.png"
+        names = [item.thumb.label_name for item in page.nearest]
+        assert names == [page.thumb.true_name] * 2 + [page.thumb.predicted_name] * 2
+
+
+def trial(treatment, area, y_pred, number=0):
+    return causes.Trial(7, treatment, area, number, 1.0, 0.5, y_pred)
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        ([], None),
+        ([("elsewhere", 0.1, 1)], None),
+        # Right from 20 % on without the focus, never elsewhere.
+        (
+            [("focus", 0.1, 2), ("focus", 0.2, 1), ("focus", 0.3, 1), ("elsewhere", 0.2, 2)],
+            causes.Outcome(0.2, None, 0.3, False, True),
+        ),
+        # As soon elsewhere, in one of two places.
+        (
+            [("focus", 0.1, 1), ("elsewhere", 0.1, 2), ("elsewhere", 0.1, 1)],
+            causes.Outcome(0.1, 0.1, 0.1, False, False),
+        ),
+        # There was no room for the shape elsewhere.
+        ([("focus", 0.3, 1)], causes.Outcome(0.3, None, 0.3, False, None)),
+        # Never right; blurring is not looked at.
+        (
+            [("focus", 0.1, 2), ("focus", 0.3, 2), ("elsewhere", 0.3, 1), ("blur", 0.3, 1)],
+            causes.Outcome(None, 0.3, 0.3, True, None),
+        ),
+        # Another wrong class.
+        ([("focus", 0.1, 2), ("focus", 0.2, 0)], causes.Outcome(None, None, 0.2, False, None)),
+    ],
+)
+def test_what_painting_out_did_is_summed_up(trials, expected):
+    """The error is a 1 taken for a 2."""
+    assert causes.outcome([trial(*item) for item in trials], 1, 2) == expected
+
+
 def test_the_true_class_is_among_the_scores_even_if_it_is_low(tmp_path):
     names = [f"class {n}" for n in range(30)]
     folder = write_run(tmp_path / "run", names, Sizes(300, 40, 3), explained=False)
     data = read_run(folder)
     ids = set(data.errors["image_id"].tolist())
-    maker = errors.ErrorPageMaker.build(data, (), read_top_scores(folder, ids, 3), {})
+    scores = read_top_scores(folder, ids, 3)
+    maker = errors.ErrorPageMaker.build(data, (), scores, {}, Neighbours())
     for image_id in ids:
         page = maker.page(image_id, None)
         assert page.maps is None
@@ -246,7 +399,7 @@ def test_a_lift_is_put_into_words_only_as_far_as_its_interval_goes(low, high, te
 
 
 def test_the_run_page_names_options_as_on_the_command_line(data):
-    page = run.run_page(data)
+    page = run.run_page(data, layer_detail=14)
     assert "--label-regex" in [fact.label for fact in page.options]
     assert [row.scaling for row in page.scalings if row.is_suggested] == ["0-1"]
     assert (page.n_kept, len(page.layers)) == (21, 22)

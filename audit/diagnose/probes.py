@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import tensorflow as tf
 from scipy.stats import binom, false_discovery_control
 
 from audit.diagnose.transformations import TRANSFORMATIONS, Image, Transformation
-from audit.explain.memory import halve_batch
 from audit.predict.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def probe_model(
         rule: how scores become a class.
         predictions: columns image_id, y_true and y_pred; the sample is drawn from the correct ones.
         seed: of the sample, and of the places and signs of the transformations.
-        batch_size: images at once; halved where memory does not suffice.
+        batch_size: images at once.
         on_images: called with the number of images of each batch that is done.
 
     Returns:
@@ -171,25 +169,17 @@ class _Probe:
         for image in images:
             waiting.append(image)
             if len(waiting) >= self._batch_size:
-                decided += self._predict(np.stack(waiting))
+                decided.append(self._predict(np.stack(waiting)))
                 waiting = []
         if waiting:
-            decided += self._predict(np.stack(waiting))
+            decided.append(self._predict(np.stack(waiting)))
         return np.concatenate(decided)
 
-    def _predict(self, images: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the predicted classes of images in parts that fit into memory."""
+    def _predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the predicted classes of a batch."""
         pixels = images * np.float32(self._span) + np.float32(self._low)
-        start = 0
-        while start < len(pixels):
-            part = pixels[start : start + self._batch_size]
-            try:
-                scores, _ = self._predictor.predict(part)
-            except (tf.errors.ResourceExhaustedError, MemoryError) as exc:
-                self._batch_size = halve_batch(self._batch_size, self._predictor.model, exc)
-                continue
-            yield self._rule.decide(scores.numpy())
-            start += len(part)
+        scores, _ = self._predictor.predict(pixels)
+        return self._rule.decide(scores.numpy())
 
 
 def _table(

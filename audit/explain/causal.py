@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ import pyarrow as pa
 import tensorflow as tf
 
 from audit.explain.explanations import check_same_images
-from audit.explain.memory import halve_batch
 from audit.explain.painting import (
     AREAS,
     BLUR,
@@ -114,29 +112,16 @@ class Asker:
     """Asks a model about images of a cause's test; several threads may ask at once.
 
     Attributes:
-        batch_size: images a thread asks about at once; it is halved where memory does not suffice,
-            and stays so.
+        batch_size: images a thread asks about at once.
         n_threads: how many threads may ask: only one if the model is somebody's own code.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        rule: DecisionRule,
-        batch_size: int,
-        on_halved: Callable[[int], None] = lambda n: None,
-    ) -> None:
-        """Take the predictor as it is; nothing is traced.
-
-        Args:
-            on_halved: called with each smaller batch size.
-        """
+    def __init__(self, predictor: Predictor, rule: DecisionRule, batch_size: int) -> None:
+        """Take the predictor as it is; nothing is traced."""
         self.batch_size = batch_size
         self.n_threads = 1 if predictor.model.opaque else N_THREADS
         self._predictor = predictor
         self._rule = rule
-        self._on_halved = on_halved
-        self._lock = Lock()
 
     def ask(self, images: Sequence[np.ndarray], y_pred: int, y_true: int) -> Answers:
         """Show images to the model.
@@ -148,35 +133,14 @@ class Asker:
         Raises:
             ModelError: if there is not enough memory for one image.
         """
-        scores, logits = (np.concatenate(parts) for parts in zip(*self._parts(images), strict=True))
+        size = self.batch_size
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        answers = [self._predictor.score(tf.constant(np.stack(part))) for part in parts]
+        scores, logits = (np.concatenate(blocks) for blocks in zip(*answers, strict=True))
         contrast = logits[:, y_pred] - logits[:, y_true]
         if self._predictor.model.has_one_output:
             contrast = contrast / 2  # The logits of both classes are the output and its negative.
-        decided = self._rule.decide(scores)
-        decided[~np.isfinite(scores).all(axis=1)] = -1
-        return Answers(scores, contrast, decided)
-
-    def _parts(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return scores and logits of parts that fit into memory."""
-        parts: list[tuple[np.ndarray, np.ndarray]] = []
-        start = 0
-        while start < len(images):
-            size = self.batch_size
-            try:
-                asked = tf.constant(np.stack(images[start : start + size]))
-                scores, logits = self._predictor.score(asked)
-            except (tf.errors.ResourceExhaustedError, MemoryError) as exc:
-                self._halve(size, exc)
-                continue
-            parts.append((scores.numpy(), logits.numpy()))
-            start += size
-        return parts
-
-    def _halve(self, tried: int, exc: BaseException) -> None:
-        with self._lock:
-            if tried == self.batch_size:  # Or else another thread has halved it meanwhile.
-                self.batch_size = halve_batch(tried, self._predictor.model, exc)
-                self._on_halved(self.batch_size)
+        return Answers(scores, contrast, self._rule.decide(scores))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import tensorflow as tf
 from audit.errors import DatasetError
 from audit.explain.capture import Layer
 from audit.explain.maps import BatchMaps, Explainer, fit_into
-from audit.explain.memory import halve_batch
 from audit.explain.occlusion import OcclusionExplainer
 from audit.explain.pooling import Row, focus_rows, focus_shard
 from audit.predict.dataset import ImageSource
+from audit.predict.memory import halve_batch
 from audit.predict.tracing import computes_in_half
 from audit.run_folder import FUSED_LAYER, Receipt, RunFolder, ShardSpec
 from audit.schemas import FOCUS_STAGE, SCHEMAS

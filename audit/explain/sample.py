@@ -3,7 +3,7 @@
 In: pixels and classes of the sample, batch by batch. Out: `SampleStatistics`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from audit.explain.differentiate import differentiate
 from audit.explain.gradcam import spatial_mean
 from audit.explain.linear import MeanGradients, WeightProducts
 from audit.predict.dataset import ImageSource
+from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
 
@@ -97,13 +98,21 @@ class Sampler:
 
 
 def learn_from_images(
-    sampler: Sampler, source: ImageSource, sample: pd.DataFrame, batch_size: int
+    sampler: Sampler,
+    source: ImageSource,
+    sample: pd.DataFrame,
+    batch_size: int,
+    on_halved: Callable[[int], None] = lambda n: None,
 ) -> Consensus:
     """Learn what a sample agrees on.
 
     Args:
         sample: as `sample_for_consensus` returns.
         batch_size: images at once; it is halved for as long as memory does not suffice.
+        on_halved: called with each smaller batch size.
+
+    Raises:
+        ModelError: if memory does not suffice for one image.
     """
     rows = sample.set_index("image_id")
 
@@ -117,9 +126,8 @@ def learn_from_images(
         try:
             statistics = sampler.statistics(batches())
             break
-        except (tf.errors.ResourceExhaustedError, MemoryError):
-            if batch_size == 1:
-                raise
-            batch_size //= 2
+        except (tf.errors.ResourceExhaustedError, MemoryError) as exc:
+            batch_size = halve_batch(batch_size, sampler.model, exc)
+            on_halved(batch_size)
     kept = [layer for layer in sampler.layers if layer.kept]
     return learn_consensus(kept, statistics, is_binary=sampler.model.has_one_output)

@@ -8,6 +8,7 @@ on request to `keras.utils.load_img`, whose default is the nearest pixel.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from audit.config import MAX_PIXELS
 from audit.errors import DatasetError
+from audit.predict.headers import KINDS, read_claim, why_not_decode
 from audit.predict.listing import Listing, make_listing
 
 Batch = tuple[np.ndarray, tf.Tensor]
@@ -25,6 +28,7 @@ Batch = tuple[np.ndarray, tf.Tensor]
 SizedBatch = tuple[np.ndarray, tf.Tensor, np.ndarray]
 """A `Batch`, and int64 of shape (n, 3): width and height as decoded, bytes; -1 without a file."""
 
+_HEADERS_AT_ONCE = 8  # They wait for a disk or a network, not for a processor.
 _GREY_WEIGHTS = (19595, 38470, 7471)
 """Of red, green and blue, in 1/65536: `L24` in Pillow's `Convert.c`."""
 
@@ -47,7 +51,10 @@ class ImageSource(Protocol):
 
 
 class FileSource:
-    """Images in files, decoded and resized on the way."""
+    """Images in files, decoded and resized on the way.
+
+    A file is given to the decoder only if it is one, and claims no more pixels than `max_pixels`.
+    """
 
     pixel_range = (0.0, 255.0)
 
@@ -59,6 +66,7 @@ class FileSource:
         *,
         aspect: str = "stretch",
         interpolation: str = "bilinear",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if listing.root is None:
             raise ValueError("a FileSource needs a listing of files")
@@ -67,14 +75,15 @@ class FileSource:
         self._paths = listing.images["path"].to_numpy()
         self._size, self._channels = size, channels
         self._aspect, self._interpolation = aspect, interpolation
+        self._max_pixels = max_pixels
 
     def batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[Batch]:
         for ids, pixels, _ in self.sized_batches(image_ids, batch_size):
             yield ids, pixels
 
     def sized_batches(self, image_ids: Sequence[int], batch_size: int) -> Iterator[SizedBatch]:
-        ids = np.asarray(image_ids, np.int64)
-        paths = tf.constant([str(self._root / self._paths[i]) for i in ids], tf.string)
+        ids = self._decodable(np.asarray(image_ids, np.int64))
+        paths = tf.constant([self._path(image_id) for image_id in ids], tf.string)
         files = tf.data.Dataset.from_tensor_slices((ids, paths))
         images = files.map(self._read, num_parallel_calls=os.cpu_count(), deterministic=True)
         batches = images.ignore_errors().batch(batch_size).prefetch(2)
@@ -82,12 +91,29 @@ class FileSource:
             yield batch_ids.numpy(), pixels, sizes.numpy()
 
     def why_unreadable(self, image_id: int) -> str | None:
-        path = self._root / self._paths[image_id]
+        path = self._path(image_id)
+        refused = why_not_decode(path, self._max_pixels)
+        if refused:
+            return refused
         try:
-            self._read(tf.constant(image_id, tf.int64), tf.constant(str(path)))
+            self._read(tf.constant(image_id, tf.int64), tf.constant(path))
         except (tf.errors.OpError, ValueError) as exc:
             return _short_reason(exc, path)
         return None
+
+    def _path(self, image_id: int) -> bytes:
+        """Return the file as bytes: the folder's name need not be UTF-8."""
+        return os.fsencode(os.path.join(self._root, self._paths[image_id]))
+
+    def _decodable(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return the images whose files may be decoded; several headers are read at a time."""
+
+        def keep(some: np.ndarray) -> list[bool]:
+            return [why_not_decode(self._path(i), self._max_pixels) is None for i in some]
+
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            kept = pool.map(keep, np.array_split(image_ids, _HEADERS_AT_ONCE))
+            return image_ids[np.concatenate([np.array(block, bool) for block in kept])]
 
     def _read(self, image_id: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         content = tf.io.read_file(path)
@@ -277,12 +303,17 @@ def _dataset_listing(
     return make_listing("dataset", None, labelled, class_names)
 
 
-def _short_reason(exc: Exception, path: Path) -> str:
-    """Return the first line of TensorFlow's message, without its own file positions."""
-    if not path.exists():
-        return "it is gone, or a link to nothing"
-    if path.stat().st_size == 0:
-        return "it is empty (0 bytes)"
+def _short_reason(exc: Exception, path: bytes) -> str:
+    """Return what cannot be decoded, and the first line of TensorFlow's message without places."""
+    try:
+        with open(path, "rb") as file:
+            kind = read_claim(file).kind
+    except OSError as gone:
+        return f"it cannot be opened any more: {gone.strerror or type(gone).__name__}"
+    if not kind:
+        return f"its content is no picture of a known kind ({', '.join(KINDS)})"
     message = getattr(exc, "message", None) or str(exc)
     text = re.sub(r"{{.*?}}", "", message).strip().splitlines()[0].split(" [Op:")[0]
-    return text.replace(str(path), path.name).strip()[:300] or type(exc).__name__
+    folder = os.fsdecode(os.path.join(os.path.dirname(path), b""))
+    text = text.replace(folder, "").strip(" .")[:300]
+    return f"its content is {kind}, but cannot be decoded: {text or type(exc).__name__}"

@@ -30,9 +30,14 @@ def prepare_tensorflow() -> None:
 @contextmanager
 def _stderr_to_log() -> Iterator[None]:
     """Catch what native code writes to stderr; if the block fails, show it after all."""
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:  # No room for them anywhere: they are shown.
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
+    with file as caught:
         os.dup2(caught.fileno(), 2)
         failed = True
         try:

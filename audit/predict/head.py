@@ -282,6 +282,8 @@ def _wrong_head(name: str, kind: str, n_outputs: int) -> str:
 def scores_and_logits(raw: tf.Tensor, head: Head) -> tuple[tf.Tensor, tf.Tensor]:
     """Return probabilities and logits in class order, float32 of shape (n, n_classes).
 
+    All probabilities of an image are NaN if one of its outputs is not a finite number.
+
     Args:
         raw: the model's own outputs, of shape (n, outputs), as its call returned them: Keras keeps
             the logits as an attribute of that very tensor.
@@ -295,11 +297,14 @@ def scores_and_logits(raw: tf.Tensor, head: Head) -> tuple[tf.Tensor, tf.Tensor]
         clipped = tf.clip_by_value(raw, tiny, 1 - tiny)
         logits = tf.math.log(clipped) - tf.math.log1p(-clipped)
     logits = tf.cast(logits, tf.float32)
+    scores = raw
     if head.kind in ("sigmoid", "logit"):
         positive = tf.sigmoid(logits) if head.kind == "logit" else raw
-        return tf.concat([1 - positive, positive], -1), tf.concat([-logits, logits], -1)
-    if head.kind == "logits":
-        return tf.nn.softmax(logits), logits
-    if head.forced:  # A sigmoid per class, read as one label per image: let the scores add up to 1.
-        raw = raw / tf.reduce_sum(raw, axis=-1, keepdims=True)
-    return raw, logits
+        scores = tf.concat([1 - positive, positive], -1)
+        logits = tf.concat([-logits, logits], -1)
+    elif head.kind == "logits":
+        scores = tf.nn.softmax(logits)
+    elif head.forced:  # A sigmoid per class, read as one label per image: let them add up to 1.
+        scores = raw / tf.reduce_sum(raw, axis=-1, keepdims=True)
+    is_finite = tf.reduce_all(tf.math.is_finite(raw), axis=-1, keepdims=True)
+    return tf.where(is_finite, scores, float("nan")), logits

@@ -7,6 +7,7 @@ the check whether another scaling of the pixels would suit the model better.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,20 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from audit.errors import ModelError
 from audit.predict.dataset import ImageSource
+from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.properties import Measured, measure_images, properties_table
 from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
 from audit.run_folder import Receipt, RunFolder, ShardSpec, fixed_list
-from audit.schemas import embeddings_schema, predictions_schema
+from audit.schemas import UNDEFINED_SCORES, embeddings_schema, predictions_schema
 
 _FIRST_IMAGES = 48
 _CLEAR_LEAD = 0.05
 _MOST_CONSTANT_BYTES = 1 << 30  # A graph holds at most 2 GiB.
 _STRAY = 0.01  # Half precision strays so far from 0 and 1.
-_NOT_FINITE = "the model's output for it is not a finite number"
+_STRAY_SUM = 0.03  # And the sum of all classes so far from 1.
+UNDECIDED = -1
+"""The predicted class where the model's output is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,16 @@ class DecisionRule:
     threshold: float = 0.5
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
-        """Return int32 of shape (n,): the predicted class of scores of shape (n, n_classes)."""
+        """Return int32 of shape (n,): the predicted class of scores of shape (n, n_classes).
+
+        It is `UNDECIDED` where a score is not a finite number.
+        """
         if self.positive is None:
-            return scores.argmax(axis=1).astype(np.int32)
-        is_positive = scores[:, self.positive] >= np.float32(self.threshold)
-        return np.where(is_positive, self.positive, 1 - self.positive).astype(np.int32)
+            decided = scores.argmax(axis=1)
+        else:
+            is_positive = scores[:, self.positive] >= np.float32(self.threshold)
+            decided = np.where(is_positive, self.positive, 1 - self.positive)
+        return np.where(np.isfinite(scores).all(axis=1), decided, UNDECIDED).astype(np.int32)
 
 
 class Predictor:
@@ -56,11 +65,18 @@ class Predictor:
 
     Without a GPU the weights are made constants of the graph, so that TensorFlow can fold batch
     normalisation into convolutions. Scores differ from the model's own in the last digits.
+
+    Where memory does not suffice for the images it is given, it halves how many go through the
+    model at once, keeps to that, and calls `on_halved` with each smaller number. Several threads
+    may ask at once.
     """
 
     def __init__(self, model: AuditedModel, scaling: str) -> None:
         self.model = model
         self.scaling = scaling
+        self.on_halved: Callable[[int], None] = lambda n: None
+        self._most: int | None = None
+        self._lock = Lock()
         spec = tf.TensorSpec((None, *model.input_size, model.channels), tf.float32)
 
         @tf.function(jit_compile=False, autograph=False)
@@ -83,6 +99,9 @@ class Predictor:
         Args:
             pixels: float32 of shape (n, height, width, channels), not scaled.
             scaling: another one than the predictor's own.
+
+        Raises:
+            ModelError: if memory does not suffice for one image.
         """
         scores, embeddings, _ = self._ask(pixels, scaling or self.scaling)
         return scores, embeddings
@@ -92,18 +111,36 @@ class Predictor:
 
         Args:
             pixels: float32 of shape (n, height, width, channels), not scaled.
+
+        Raises:
+            ModelError: if memory does not suffice for one image.
         """
         scores, _, logits = self._ask(pixels, self.scaling)
         return scores, logits
 
     def _ask(self, pixels: tf.Tensor, scaling: str) -> tuple[tf.Tensor, ...]:
         rule = pixel_scaling(scaling, self.model.channels)
-        return self._run(
-            tf.convert_to_tensor(pixels, tf.float32),
-            tf.constant(rule.reverses),
-            tf.constant(rule.multiply),
-            tf.constant(rule.add),
-        )
+        how = tf.constant(rule.reverses), tf.constant(rule.multiply), tf.constant(rule.add)
+        parts: list[tuple[tf.Tensor, ...]] = []
+        start = 0
+        while start < len(pixels) or not parts:
+            size = self._most or max(1, len(pixels))
+            try:
+                asked = tf.convert_to_tensor(pixels[start : start + size], tf.float32)
+                parts.append(self._run(asked, *how))
+            except (tf.errors.ResourceExhaustedError, MemoryError) as exc:
+                self._halve(min(size, len(pixels) - start), exc)
+                continue
+            start += size
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(tf.concat(tensors, axis=0) for tensors in zip(*parts, strict=True))
+
+    def _halve(self, tried: int, exc: BaseException) -> None:
+        with self._lock:
+            if self._most is None or tried <= self._most:  # Or else another thread was first.
+                self._most = halve_batch(tried, self.model, exc, doing="predict")
+                self.on_halved(self._most)
 
 
 def apply_scaling(pixels: tf.Tensor, scaling: PixelScaling) -> tf.Tensor:
@@ -221,20 +258,32 @@ def _embeddings_table(ids: np.ndarray, embeddings: np.ndarray) -> pa.Table:
 
 def _check_probabilities(scores: np.ndarray, model: AuditedModel) -> None:
     """Refuse outputs that were probabilities as long as the model saw only noise."""
-    is_probability = (scores > -_STRAY) & (scores < 1 + _STRAY)
-    if model.head.kind in ("sigmoid", "softmax") and not is_probability.all():
-        kind = "logit" if model.head.kind == "sigmoid" else "logits"
-        raise ModelError(
-            f"The outputs of `{model.name}` are not the probabilities that they were taken for."
-            f" Received: a score of {scores.max():.3g}. Say what they are, with `--head {kind}`."
-        )
+    if model.head.kind not in ("sigmoid", "softmax"):
+        return
+    lowest, highest = scores.min(axis=1), scores.max(axis=1)
+    is_probability = np.logical_and(lowest > -_STRAY, highest < 1 + _STRAY)
+    sums = scores.sum(axis=1)
+    is_usable = np.logical_and(is_probability, np.abs(sums - 1) <= _STRAY_SUM)
+    if is_usable.all():
+        return
+    worst = int(np.argmin(is_usable))
+    what = (
+        f"scores that add up to {sums[worst]:.3g}"
+        if is_probability[worst]
+        else f"scores from {lowest[worst]:.3g} to {highest[worst]:.3g}"
+    )
+    kind = "logit" if model.head.kind == "sigmoid" else "logits"
+    raise ModelError(
+        f"The outputs of `{model.name}` are not the probabilities that they were taken for."
+        f" Received: {what}, for an image. Say what they are, with `--head {kind}`."
+    )
 
 
 def _left_out(
     spec: ShardSpec, source: ImageSource, ids: np.ndarray, finite: np.ndarray
 ) -> tuple[tuple[int, str], ...]:
     """Name each image of a shard that has no usable prediction, with the reason."""
-    reasons = {int(image_id): _NOT_FINITE for image_id in ids[~finite]}
+    reasons = {int(image_id): UNDEFINED_SCORES for image_id in ids[~finite]}
     for image_id in sorted(set(spec.image_ids) - set(ids.tolist())):
         reasons[image_id] = source.why_unreadable(image_id) or "it could not be read at first"
     return tuple(sorted(reasons.items()))

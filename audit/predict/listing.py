@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 """The file types that `keras.utils.image_dataset_from_directory` reads."""
 
 _OUR_COLUMNS = ("image_id", "y_true")
+_MOST_NAMES = 30
+"""Classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Listing:
     def fingerprint(self) -> str:
         """Return a SHA-256 over paths, file sizes and labels: the same data gives the same text."""
         digest = hashlib.sha256()
-        for path, y_true in zip(self.images["path"], self.images["y_true"], strict=True):
-            size = _file_size(self.root / path) if self.root else 0
+        paths, labels = self.images["path"].tolist(), self.images["y_true"].tolist()
+        for path, y_true in zip(paths, labels, strict=True):
+            size = _file_size(os.path.join(self.root, path)) if self.root else 0
             digest.update(f"{path}\0{size}\0{y_true}\n".encode())
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()
@@ -133,8 +136,8 @@ def check_class_count(class_names: Sequence[str], n_classes: int, model_name: st
     if len(class_names) != n_classes:
         raise DatasetError(
             f"The data has {len(class_names)} classes but `{model_name}` has outputs for"
-            f" {n_classes}. Received: data classes [{', '.join(class_names)}]; model outputs"
-            f" [{', '.join(str(number) for number in range(n_classes))}]. Give every class in the"
+            f" {n_classes}. Received: data classes {_listed(class_names)}; model outputs"
+            f" {_listed([str(number) for number in range(n_classes)])}. Give every class in the"
             " order of the model's outputs with `--classes`, or the data it was trained for."
         )
 
@@ -202,17 +205,21 @@ def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
         raise DatasetError(f"`{path}` lists no images. Received: 0 rows. Add rows: path, label.")
     root = path.parent
     table.columns = _free_names(table.columns)
-    table["path"] = [_inside(root, text, path) for text in table["path"].astype(str)]
+    table["path"] = _inside(root, table["path"].astype(str).tolist(), path)
     table["label"] = table["label"].astype(str)
     doubled = table["path"][table["path"].duplicated()]
     if len(doubled):
         raise DatasetError(
             f"`{path}` lists an image twice. Received: {doubled.iloc[0]!r}. Keep one of the rows."
         )
+    paths = table["path"].tolist()
+    is_image = [_is_image(name) for name in paths]
     left_out = [
-        (name, "skipped", _suffix_reason(name)) for name in table["path"] if not _is_image(name)
+        (name, "skipped", _suffix_reason(name))
+        for name, keep in zip(paths, is_image, strict=True)
+        if not keep
     ]
-    table = table[[_is_image(name) for name in table["path"]]]
+    table = table[is_image]
     if table.empty:
         _refuse_no_images(path, left_out)
     found_names = _sort_labels(set(table["label"]))
@@ -277,19 +284,27 @@ def _order_classes(
     found: Sequence[str], with_images: set[str], given: Sequence[str] | None, source: str
 ) -> tuple[str, ...]:
     names = tuple(given or found)
-    unknown = [name for name in found if name not in names and name in with_images]
+    known = set(names)
+    unknown = [name for name in found if name not in known and name in with_images]
     if unknown:
         raise DatasetError(
-            f"The {source} do not match `--classes`. Received: [{', '.join(found)}]; --classes"
-            f" [{', '.join(names)}]. Add {', '.join(unknown)} to --classes, or remove those images."
+            f"The {source} do not match `--classes`. Received: {_listed(found)}; --classes"
+            f" {_listed(names)}. Add {_listed(unknown)[1:-1]} to --classes, or remove those images."
         )
     if len(names) < 2:
         raise DatasetError(
-            f"The {source} give one class only. Received: [{', '.join(names)}]. A classifier needs"
+            f"The {source} give one class only. Received: {_listed(names)}. A classifier needs"
             " at least two: put each class in a folder of its own, or use `--label-regex`, or name"
             " all classes with `--classes`."
         )
     return names
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in brackets, the first of them where there are very many."""
+    more = len(names) - _MOST_NAMES
+    shown = [*names[:_MOST_NAMES], *([f"and {more:,} more"] if more > 0 else [])]
+    return f"[{', '.join(shown)}]"
 
 
 def _refuse_no_images(where: Path, left_out: Sequence[tuple[str, str, str]]) -> None:
@@ -311,16 +326,19 @@ def _free_names(columns: Iterable[object]) -> list[str]:
     return names
 
 
-def _inside(root: Path, text: str, manifest: Path) -> str:
-    """Return a manifest's path relative to its folder; refuse one that leaves it."""
-    resolved = Path(os.path.abspath(root / text.replace("\\", "/")))
-    try:
-        return resolved.relative_to(os.path.abspath(root)).as_posix()
-    except ValueError as exc:
-        raise DatasetError(
-            f"`{manifest}` points outside its own folder. Received: {text!r}. Put the manifest in a"
-            " folder that holds all its images, and give paths relative to it."
-        ) from exc
+def _inside(root: Path, texts: Iterable[str], manifest: Path) -> list[str]:
+    """Return a manifest's paths relative to its folder; refuse one that leaves it."""
+    folder = os.path.join(os.path.abspath(root), "")
+    paths = []
+    for text in texts:
+        resolved = os.path.normpath(os.path.join(folder, text.replace("\\", "/")))
+        if not f"{resolved}{os.sep}".startswith(folder):
+            raise DatasetError(
+                f"`{manifest}` points outside its own folder. Received: {text!r}. Put the manifest"
+                " in a folder that holds all its images, and give paths relative to it."
+            )
+        paths.append(resolved[len(folder) :].replace(os.sep, "/") or ".")
+    return paths
 
 
 def _sort_labels(labels: set[str]) -> list[str]:
@@ -329,7 +347,7 @@ def _sort_labels(labels: set[str]) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(path).name.startswith(".")
+    return path.lower().endswith(IMAGE_SUFFIXES) and not path.rpartition("/")[2].startswith(".")
 
 
 def _suffix_reason(path: str) -> str:
@@ -351,8 +369,8 @@ def _legible(text: str) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def _file_size(path: Path) -> int:
+def _file_size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except (OSError, ValueError):  # ValueError: a manifest's path with a NUL in it
         return -1

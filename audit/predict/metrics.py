@@ -23,6 +23,7 @@ from audit.predict.confusion import (
     marginals,
     resample_cells,
 )
+from audit.predict.curves import compute_curves
 from audit.predict.intervals import (
     LEVEL,
     RESAMPLES,
@@ -116,6 +117,7 @@ def compute_metrics(
         **_macro_ranking(ranking),
         "binary": binary,
         "reliability": calibration["reliability"],
+        "curves": compute_curves(y_true, scores, ranking.average_precision, positive=positive),
         "confused_pairs": confused_pairs(confusion),
     }
     summary["notes"] = _notes(summary, classes, len(resampled.f1), ranking)

@@ -256,7 +256,7 @@ def _fingerprint_live_model(model: keras.Model) -> str:
 
 def _explain_load_failure(path: Path, exc: Exception) -> str:
     text = str(exc).strip()
-    if "safe_mode" in text or "unsafe" in text.lower():
+    if "safe_mode" in text:
         is_opaque = "TFSMLayer" in text
         kind = "TFSMLayer, which runs a SavedModel" if is_opaque else "Lambda layer"
         return _untrusted(path, f"a model with a {kind}")

@@ -12,8 +12,8 @@ Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
 WIDTH, HEIGHT = 300, 260
-SERIES = ("var(--series-1)", "var(--series-2)", "var(--series-3)", "var(--series-4)")
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [4, 2, 1, 2])
 SHAPES = ("circle", "diamond", "square", "triangle-up")
 """Lines differ in dash and dots in shape as well, so that colour never carries a meaning alone."""
 
@@ -93,11 +93,8 @@ def threshold_chart(
         for row in rows
         if row[field] is not None
     ]
-    x = _share_axis("threshold", "Threshold")
+    x = _share_axis("threshold", "Threshold", ".2f")
     y = _share_axis("value", y_title) if shares else _count_axis("value", y_title)
-    legend = {"orient": "top", "title": None, "symbolType": "stroke", "symbolSize": 300}
-    order = {"domain": names, "range": list(SERIES[: len(names)])}
-    dash = {"domain": names, "range": [list(item) for item in DASHES[: len(names)]]}
     layers = [
         {
             "data": {"values": [{"threshold": threshold}]},
@@ -106,15 +103,90 @@ def threshold_chart(
         },
         {
             "mark": {"type": "line", "strokeWidth": 2},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "color": {"field": "name", "type": "nominal", "legend": legend, "scale": order},
-                "strokeDash": {"field": "name", "type": "nominal", "legend": legend, "scale": dash},
-            },
+            "encoding": {"x": x, "y": y, **_told_apart(names, _LINE_LEGEND)},
         },
     ]
     return _draw({"data": {"values": values}, "layer": layers}, label)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart. `x` and `y` are shares in order of drawing, `name` what readers call it.
+
+    `mark` is a point on it that stands out.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    mark: tuple[float, float] | None = None
+
+
+def curve_chart(
+    lines: Sequence[Line], x_title: str, y_title: str, label: str, *, diagonal: bool = False
+) -> Chart:
+    """Draw up to six curves of shares against shares, with a legend if there is more than one.
+
+    Args:
+        lines: each with a name of its own.
+        x_title: title of the horizontal axis.
+        y_title: title of the vertical axis.
+        label: what the chart shows, in words.
+        diagonal: whether to draw what chance would give, from (0, 0) to (1, 1).
+    """
+    names = [line.name for line in lines]
+    values = [
+        {"x": x, "y": y, "name": line.name, "step": step}
+        for line in lines
+        for step, (x, y) in enumerate(zip(line.x, line.y, strict=True))
+    ]
+    ends = [{"x": 0, "y": 0, "step": 0}, {"x": 1, "y": 1, "step": 1}]
+    marks = [{"x": line.mark[0], "y": line.mark[1]} for line in lines if line.mark is not None]
+    at = {"x": _share_axis("x", x_title), "y": _share_axis("y", y_title)}
+    order = {"order": {"field": "step", "type": "quantitative"}}
+    legend = {**_LINE_LEGEND, "columns": 2, "labelLimit": 140} if len(lines) > 1 else None
+    chance = {
+        "data": {"values": ends},
+        "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1},
+        "encoding": {**at, **order, "color": {"value": "var(--muted)"}},
+    }
+    curves = {
+        "mark": {"type": "line", "strokeWidth": 2},
+        "encoding": {**at, **order, **_told_apart(names, legend)},
+    }
+    in_use = {
+        "data": {"values": marks},
+        "mark": {
+            "type": "point",
+            "filled": True,
+            "opacity": 1,
+            "size": 90,
+            "stroke": "var(--surface)",
+            "strokeWidth": 2,
+        },
+        "encoding": {**at, "color": {"value": SERIES[0]}},
+    }
+    layers = [*([chance] if diagonal else []), curves, *([in_use] if marks else [])]
+    return _draw({"data": {"values": values}, "layer": layers}, label)
+
+
+def _told_apart(names: Sequence[str], legend: Spec | None) -> Spec:
+    """Return the encoding by which lines of the field `name` differ: colour and dash."""
+    n = len(names)
+    return {
+        "color": {
+            "field": "name",
+            "type": "nominal",
+            "legend": legend,
+            "scale": {"domain": list(names), "range": list(SERIES[:n])},
+        },
+        "strokeDash": {
+            "field": "name",
+            "type": "nominal",
+            "legend": legend,
+            "scale": {"domain": list(names), "range": [list(item) for item in DASHES[:n]]},
+        },
+    }
 
 
 def fall_chart(rows: Sequence[Row], strengths: Sequence[str], label: str) -> Chart:
@@ -170,8 +242,8 @@ def fall_chart(rows: Sequence[Row], strengths: Sequence[str], label: str) -> Cha
     return _draw({**size, "data": {"values": list(rows)}, "layer": layers}, label)
 
 
-def _share_axis(field: str, title: str) -> Spec:
-    axis = {"title": title, "format": "%", "values": [0, 0.25, 0.5, 0.75, 1]}
+def _share_axis(field: str, title: str, number_format: str = "%") -> Spec:
+    axis = {"title": title, "format": number_format, "values": [0, 0.25, 0.5, 0.75, 1]}
     scale = {"domain": [0, 1], "nice": False}
     return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
 
@@ -195,6 +267,8 @@ def _draw(spec: Spec, label: str) -> Chart:
     return Chart(svg=vl_convert.vegalite_to_svg(whole), label=label)
 
 
+_LINE_LEGEND: Spec = {"orient": "top", "title": None, "symbolType": "stroke", "symbolSize": 300}
+
 _CONFIG: Spec = {
     "aria": False,
     "view": {"stroke": None},
@@ -202,8 +276,8 @@ _CONFIG: Spec = {
         "labelColor": "var(--muted)",
         "titleColor": "var(--ink)",
         "titleFontWeight": 500,
-        "titleFontSize": 12,
-        "labelFontSize": 11,
+        "titleFontSize": 13,
+        "labelFontSize": 12,
         "titlePadding": 10,
         "labelPadding": 6,
         "gridColor": "var(--line)",

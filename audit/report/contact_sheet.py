@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
-from audit.report.render import make_environment
+from audit.report.pages import make_environment
 
 RING_RADIUS = 0.14
 """Of the ring around a place, as a share of the picture's shorter side."""

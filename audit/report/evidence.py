@@ -45,8 +45,10 @@ class Diagnosis:
     """What stands behind the errors.
 
     `slices` has confirmed ones first, then by number; `label_issues` is in order of `rank`;
-    `target_images` are the rows of `targets.csv` in their order. `missing` names the tables that
-    are not in the run folder.
+    `target_images` are the rows of `targets.csv` in their order. `overall_effect` is what painting
+    out did to all tested errors, `None` if none was tested. `reliability` says of a layer how well
+    it follows the logit, in [-1, 1], mean over the classes. `missing` names the tables that are not
+    in the run folder.
     """
 
     findings: tuple[Mapping[str, Any], ...]
@@ -56,6 +58,8 @@ class Diagnosis:
     label_issues: pd.DataFrame
     probes: pd.DataFrame
     causes: pd.DataFrame
+    overall_effect: Mapping[str, Any] | None
+    reliability: Mapping[str, float]
     missing: frozenset[str]
 
     @cached_property
@@ -91,6 +95,8 @@ def read_diagnosis(folder: RunFolder) -> Diagnosis:
         label_issues=_read(folder, "label_issues").sort_values("rank", ignore_index=True),
         probes=_read(folder, "probes"),
         causes=_read_causes(folder),
+        overall_effect=_read_overall_effect(folder),
+        reliability=_read_reliability(folder),
         missing=frozenset(missing),
     )
 
@@ -112,6 +118,19 @@ def _read_causes(folder: RunFolder) -> pd.DataFrame:
     if not shards:
         return pd.DataFrame(columns=columns)
     return pd.concat(shards, ignore_index=True)
+
+
+def _read_overall_effect(folder: RunFolder) -> Mapping[str, Any] | None:
+    if not (folder.path / "causes.json").is_file():
+        return None
+    found: Mapping[str, Any] | None = folder.read_json("causes")["overall"]
+    return found
+
+
+def _read_reliability(folder: RunFolder) -> dict[str, float]:
+    frame = table_or_empty(folder, "consensus", ("layer", "reliability"))
+    means = frame.groupby("layer")["reliability"].mean()
+    return {str(layer): float(value) for layer, value in means.items()}
 
 
 def _read_list(folder: RunFolder, name: str) -> tuple[Mapping[str, Any], ...]:

@@ -6,7 +6,7 @@ than the value holds: 99.98 % is not shown as 100 %, and 0.01 % is not shown as 
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NOTHING = "–"
@@ -45,6 +45,13 @@ def percent_range(low: float | None, high: float | None, digits: int = 1) -> str
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"{_bare_percent(low, digits)}–{_bare_percent(high, digits)}{SPACE}%"
+
+
+def percent_bounds(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Return an interval of shares as a sentence has it: [94.2, 96.1], in percent."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{_bare_percent(low, digits)}, {_bare_percent(high, digits)}]"
 
 
 def count_range(low: float | None, high: float | None) -> str:
@@ -102,6 +109,19 @@ def probability(value: float | None, name: str = "q") -> str:
     return f"{name}{SPACE}={SPACE}{text}" if name else text
 
 
+def duration(seconds: float) -> str:
+    """Return a time as a person would say it: 0.4 s, 19 s, 3 min 04 s, 2 h 05 min."""
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f}{SPACE}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{SPACE}s"
+    if whole < 3600:
+        return f"{whole // 60}{SPACE}min {whole % 60:02d}{SPACE}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}{SPACE}h {minutes % 60:02d}{SPACE}min"
+
+
 def plural(value: float, singular: str, many: str | None = None) -> str:
     """Return the noun that goes with a count."""
     return singular if value == 1 else many or singular + "s"
@@ -113,7 +133,10 @@ def legible(text: Any) -> str:
     A file name may hold line breaks, escape codes or bidirectional controls. They come out as
     `\\u202e` and the like, so that the reader sees what is there and the page keeps its order.
     """
-    return "".join(_spell_out(character) for character in str(text))
+    whole = str(text)
+    if whole.isprintable():  # most are; none of what is spelled out counts as printable
+        return whole
+    return "".join(_spell_out(character) for character in whole)
 
 
 def legible_lines(text: Any) -> str:
@@ -134,6 +157,8 @@ def compact(value: Any) -> str:
     """Return a value of an option or a metadata column as short text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={compact(item)}" for name, item in value.items()) or NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -167,6 +192,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count_range": count_range,
     "percent": percent,
     "percent_range": percent_range,
+    "percent_bounds": percent_bounds,
     "number": number,
     "number_range": number_range,
     "ratio": ratio,

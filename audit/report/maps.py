@@ -2,27 +2,49 @@
 
 In: shards of `explanations` and the table of layers. Out: arrays for overlays and, per image, text
 that the browser unpacks, colours and enlarges, so that no further image file is needed.
+
+There are two texts, each base64 of a zlib stream (RFC 1950):
+
+- the layers, in `static/layers.js`: UTF-8 JSON, a list with one row per layer in the order of the
+  maps: `[name, kind, stage, height, width, own_height, own_width, steps]`;
+- the maps, in the page: for each explained class, one after the other, the peaks of all layers as
+  float32, little-endian; then for each class the maps of all layers, one byte per pixel, row-major,
+  `height × width` bytes per layer.
+
+A pixel is `q` of 0..`steps`, which is 255 for the fused and the last layer's map and 15 for the
+others: `q / steps` is the heat as a share of the map's own peak, and times the peak its true value.
+A peak of 0 means that nothing speaks for the class. Bytes hold differences, which are smaller, all
+modulo `steps + 1`: what a pixel has more than the same pixel of the layer before, if that layer has
+the same height, width and steps, else `q` itself; and of that what it has more than its neighbour
+on the left, or in the first column than the one above, or else that itself.
 """
 
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, groupby
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from audit.report.formats import legible
-from audit.run_folder import FUSED_LAYER, OCCLUSION, RunFolder
+from audit.run_folder import FUSED_LAYER, OCCLUSION
 from audit.schemas import records
 
 LAYER_DETAIL = 14
 """Pixels on the longer side of a layer's map on a page; the fused and the last map stay whole."""
 
-STEPS = 63
-"""Small maps are rounded to so many steps of heat above none, which saves a quarter of a page."""
+WHOLE_STEPS, STEPS = 255, 15
+"""Steps of heat above none, of maps that stay whole and of the others, which halves a page.
+
+One more than each is a power of two, so that a difference is cut to its last bits.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,11 @@ class MapLayer:
     def is_fused(self) -> bool:
         return self.name == FUSED_LAYER
 
+    @property
+    def steps(self) -> int:
+        """The value of a packed map's peak."""
+        return WHOLE_STEPS if self.is_whole else STEPS
+
 
 @dataclass(frozen=True)
 class ShardMaps:
@@ -56,7 +83,7 @@ class ShardMaps:
 
     `peaks` is float32 of shape (n_rows, n_layers), 0 where nothing speaks for the class; `values`
     is uint8 of shape (n_rows, n_bytes), the maps of all layers one after the other, row-major. A
-    map's true value is `value / 255 × peak`. `rows`: (image_id, explained_class) → its row.
+    map's true value is `value / layer.steps × peak`. `rows`: (image_id, explained_class) → its row.
     """
 
     layers: Sequence[MapLayer]
@@ -64,17 +91,43 @@ class ShardMaps:
     peaks: NDArray[np.float32]
     values: NDArray[np.uint8]
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        return _ends_of(self.layers)
+
+    @cached_property
+    def _differences(self) -> NDArray[np.uint8]:
+        """The bytes of `values` as a page holds them."""
+        result = self.values.copy()
+        start = 0
+        for key, group in groupby(self.layers, lambda x: (x.height, x.width, x.steps)):
+            height, width, steps = key
+            shape = (len(result), len(list(group)), height, width)
+            stop = start + shape[1] * height * width
+            maps = self.values[:, start:stop].reshape(shape)
+            above = maps.copy()
+            above[:, 1:] -= maps[:, :-1]
+            beside = above.copy()
+            beside[..., 1:] -= above[..., :-1]
+            beside[..., 1:, 0] -= above[..., :-1, 0]
+            result[:, start:stop] = (beside & np.uint8(steps)).reshape(len(result), -1)
+            start = stop
+        return result
+
     def cam(self, row: int, layer: int) -> NDArray[np.uint8]:
-        """Return one map as uint8 of shape (height, width)."""
-        start = sum(item.height * item.width for item in self.layers[:layer])
+        """Return one map as uint8 of shape (height, width), 0..`steps` of its layer."""
         height, width = self.layers[layer].height, self.layers[layer].width
-        return self.values[row, start : start + height * width].reshape(height, width)
+        first, last = self._ends[layer : layer + 2]
+        return self.values[row, first:last].reshape(height, width)
 
     def pack(self, rows: Sequence[int]) -> str:
         """Return base64 of a zlib stream: every row's peaks (float32, little-endian), then maps."""
         chosen = list(rows)
-        content = self.peaks[chosen].astype("<f4").tobytes() + self.values[chosen].tobytes()
-        return base64.b64encode(zlib.compress(content, 6)).decode("ascii")
+        peaks = self.peaks[chosen].astype("<f4")
+        # Runs are all that repeats in differences; looking for no more saves a third of the time.
+        stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
+        content = stream.compress(peaks.tobytes() + self._differences[chosen].tobytes())
+        return base64.b64encode(content + stream.flush()).decode("ascii")
 
 
 def map_layers(layers: pd.DataFrame, detail: int = LAYER_DETAIL) -> tuple[MapLayer, ...]:
@@ -99,41 +152,41 @@ def map_layers(layers: pd.DataFrame, detail: int = LAYER_DETAIL) -> tuple[MapLay
     return tuple(result)
 
 
-def iter_shard_maps(
-    folder: RunFolder, layers: Sequence[MapLayer], image_ids: set[int]
-) -> Iterator[ShardMaps]:
-    """Yield the maps of the given images, one shard in memory at a time."""
-    for frame in folder.iter_shards("explanations"):
-        yield shard_maps(frame[frame["image_id"].isin(image_ids)], layers)
-
-
-def shard_maps(frame: pd.DataFrame, layers: Sequence[MapLayer]) -> ShardMaps:
+def shard_maps(
+    shard: pa.Table, layers: Sequence[MapLayer], image_ids: Iterable[int] | None = None
+) -> ShardMaps:
     """Make the maps of a shard small.
 
     Args:
-        frame: rows of `explanations`; a layer that is not in `layers` is passed over.
+        shard: of `explanations`; a layer that is not in `layers` is passed over.
         layers: what pages show, in order.
+        image_ids: the images that are wanted, all if `None`.
     """
-    keys = frame[["image_id", "explained_class"]].drop_duplicates()
-    keys = keys.sort_values(["image_id", "explained_class"])
-    rows = {(int(i), int(c)): n for n, (i, c) in enumerate(keys.itertuples(index=False, name=None))}
+    pairs, found = _find_rows(shard, layers, image_ids)
+    rows = {(int(image_id), int(index)): n for n, (image_id, index) in enumerate(pairs)}
+    content, starts = _bytes_of(shard["cam"])
+    stored_peaks = shard["peak"].to_numpy().astype(np.float32, copy=False)
+    ends = _ends_of(layers)
     peaks = np.zeros((len(rows), len(layers)), np.float32)
-    values = np.zeros((len(rows), sum(x.height * x.width for x in layers)), np.uint8)
-    by_layer = dict(iter(frame.groupby("layer", sort=False)))
-    start = 0
-    for column, layer in enumerate(layers):
-        stop = start + layer.height * layer.width
-        if layer.name in by_layer:
-            found = by_layer[layer.name]
-            pairs = zip(found["image_id"], found["explained_class"], strict=True)
-            where = [rows[int(i), int(c)] for i, c in pairs]
-            stored = _stack(found, layer)
-            small, peak = shrink(stored, found["peak"].to_numpy(), layer.height, layer.width)
-            if not layer.is_whole:
-                small = round_heat(small)
-            peaks[where, column] = peak
-            values[where, start:stop] = small.reshape(len(where), -1)
-        start = stop
+    values = np.zeros((len(rows), ends[-1]), np.uint8)
+    for columns in _alike(layers):
+        layer = layers[columns[0]]
+        column, row = np.nonzero(found[:, columns].T >= 0)
+        if not len(row):
+            continue
+        chosen = found[row, np.take(columns, column)]
+        # Each row of this view is what begins at one byte of the column; only chosen ones are read.
+        windows = sliding_window_view(content, layer.stored_height * layer.stored_width)
+        cams = windows[starts[chosen]].reshape(-1, layer.stored_height, layer.stored_width)
+        small, peak = shrink(cams, stored_peaks[chosen], layer.height, layer.width)
+        if not layer.is_whole:
+            small = to_steps(small)
+        small = small.reshape(len(small), -1)
+        bounds = np.searchsorted(column, np.arange(len(columns) + 1))
+        for position, first, last in zip(columns, bounds[:-1], bounds[1:], strict=True):
+            rows_here = row[first:last]
+            values[rows_here, ends[position] : ends[position + 1]] = small[first:last]
+            peaks[rows_here, position] = peak[first:last]
     return ShardMaps(layers, rows, peaks, values)
 
 
@@ -154,28 +207,33 @@ def shrink(
         already come back as they are.
     """
     speaks = np.isfinite(peaks) & (peaks > 0) & (cams.max(axis=(1, 2), initial=0) > 0)
-    peaks = np.where(speaks, peaks, 0).astype(np.float32)
-    cams = np.where(speaks[:, None, None], cams, 0).astype(np.uint8)
+    if not speaks.all():
+        peaks = np.where(speaks, peaks, 0).astype(np.float32)
+        cams = np.where(speaks[:, None, None], cams, 0).astype(np.uint8)
     if cams.shape[1:] == (height, width):
         return cams, peaks
     rows, columns = _area_weights(cams.shape[1], height), _area_weights(cams.shape[2], width)
-    averages = rows @ cams.astype(np.float32) @ columns.T
+    averages = rows @ cams.astype(np.float32) @ np.ascontiguousarray(columns.T)
     largest = averages.max(axis=(1, 2), initial=0)
     scale = 255 / np.where(largest > 0, largest, 1)
     small = np.rint(averages * scale[:, None, None]).astype(np.uint8)
     return small, (peaks * largest / 255).astype(np.float32)
 
 
-def round_heat(cams: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Round heats of 0..255 to the nearest of `STEPS` + 1 even steps; 0 and 255 stay."""
-    table = np.rint(np.rint(np.arange(256) * (STEPS / 255)) * (255 / STEPS)).astype(np.uint8)
-    return table[cams]
+def to_steps(cams: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Round heats of 0..255 to the nearest of 0..`STEPS`; 255 becomes `STEPS`."""
+    # In whole numbers, as that is several times as fast; no heat lies halfway between two steps.
+    rounded = (cams.astype(np.uint16) * STEPS + WHOLE_STEPS // 2) // WHOLE_STEPS
+    return rounded.astype(np.uint8)
 
 
 def pack_layers(layers: Sequence[MapLayer]) -> str:
-    """Return base64 of a zlib stream of JSON: per layer its name, kind, stage and four sizes."""
+    """Return the table of layers as a page holds it, see above."""
     table = [
-        [legible(x.name), legible(x.kind), x.stage, x.height, x.width, x.own_height, x.own_width]
+        [
+            *(legible(x.name), legible(x.kind), x.stage),
+            *(x.height, x.width, x.own_height, x.own_width, x.steps),
+        ]
         for x in layers
     ]
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
@@ -187,9 +245,47 @@ def _small_size(height: int, width: int, detail: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _stack(found: pd.DataFrame, layer: MapLayer) -> NDArray[np.uint8]:
-    content = np.frombuffer(b"".join(found["cam"]), np.uint8)
-    return content.reshape(len(found), layer.stored_height, layer.stored_width)
+def _find_rows(
+    shard: pa.Table, layers: Sequence[MapLayer], image_ids: Iterable[int] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (image, class) pairs in order, and (n_pairs, n_layers): where each map is, or -1."""
+    ids = shard["image_id"].to_numpy()
+    classes = shard["explained_class"].to_numpy().astype(np.int64)
+    names = shard["layer"].combine_chunks().dictionary_encode()
+    order = {layer.name: n for n, layer in enumerate(layers)}
+    columns = np.array([order.get(name, -1) for name in names.dictionary.to_pylist()], np.int64)
+    column = columns[names.indices.to_numpy()] if len(columns) else np.zeros(0, np.int64)
+    wanted = column >= 0
+    if image_ids is not None:
+        wanted &= np.isin(ids, np.fromiter(image_ids, np.int64))
+    chosen = np.flatnonzero(wanted)
+    n_classes = classes.max(initial=0) + 1
+    pairs, row = np.unique(ids[chosen] * n_classes + classes[chosen], return_inverse=True)
+    found = np.full((len(pairs), len(layers)), -1, np.int64)
+    found[row, column[chosen]] = chosen
+    return np.stack(np.divmod(pairs, n_classes), axis=1), found
+
+
+def _bytes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the bytes of a binary column, one value after the other, and where each begins."""
+    whole = column.combine_chunks()
+    _, offsets, content = whole.buffers()
+    starts = np.frombuffer(offsets, np.int32)[whole.offset : whole.offset + len(whole)]
+    return np.frombuffer(content or b"", np.uint8), starts.astype(np.int64)
+
+
+def _ends_of(layers: Sequence[MapLayer]) -> list[int]:
+    """Return where each layer's map begins among the bytes of a row, and where the last ends."""
+    return list(accumulate((layer.height * layer.width for layer in layers), initial=0))
+
+
+def _alike(layers: Sequence[MapLayer]) -> list[list[int]]:
+    """Return the positions of the layers that are made small in the same way, group by group."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for n, x in enumerate(layers):
+        key = (x.stored_height, x.stored_width, x.height, x.width, x.is_whole)
+        groups.setdefault(key, []).append(n)
+    return list(groups.values())
 
 
 def _area_weights(size: int, smaller: int) -> NDArray[np.float32]:

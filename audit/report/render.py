@@ -5,24 +5,22 @@ folder gives the same bytes. TensorFlow is never loaded.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
-from numpy.typing import NDArray
 
-import audit
+from audit.disk import writing
 from audit.report import images
-from audit.report.charts import Chart
-from audit.report.formats import FILTERS, is_defined
-from audit.report.maps import LAYER_DETAIL, MapLayer, ShardMaps, iter_shard_maps, map_layers
-from audit.report.run_data import RunData, read_run, read_top_scores
+from audit.report.error_files import Progress, write_errors
+from audit.report.maps import LAYER_DETAIL
+from audit.report.pages import PAGE_LAYOUT, FolderSink, PageWriter, Sink, make_environment
+from audit.report.redact import redact, redact_list
+from audit.report.run_data import RunData, read_run
 from audit.report.views import (
-    errors,
+    confusion,
     findings,
     gallery,
     labels,
@@ -34,22 +32,9 @@ from audit.report.views import (
     slices,
     targets,
 )
-from audit.report.views.thumbs import picture_name
+from audit.report.views.times import run_times
 from audit.run_folder import RunFolder
 from audit.schemas import records
-
-Progress = Callable[[int, int], None]
-
-PLAIN_FILES = (
-    "report.css",
-    "report.js",
-    "tables.js",
-    "gallery.js",
-    "maps.js",
-    "viewer.js",
-    "copy.js",
-    "favicon.svg",
-)
 
 
 @dataclass(frozen=True)
@@ -58,28 +43,16 @@ class ReportOptions:
 
     Attributes:
         layer_detail: pixels on the longer side of a layer's map on a page.
+        with_times: whether the pages themselves say how long the run took; those in a run folder
+            read it from `logs/times.js`, so that the same audit gives the same pages.
+        redact: whether paths, file names, metadata and fingerprints are left out, see `redact`.
+        picture_side: pixels of the longer side that pictures are made smaller to; `None`: as kept.
     """
 
     layer_detail: int = LAYER_DETAIL
-
-
-class Sink(Protocol):
-    """Where a report's files go: a folder, an archive, one file."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Take a file; `name` is its path in the report, made of fixed words and integers."""
-
-
-@dataclass(frozen=True)
-class FolderSink:
-    """Writes a report's files into a folder."""
-
-    folder: Path
-
-    def write(self, name: str, content: bytes) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    with_times: bool = False
+    redact: bool = False
+    picture_side: int | None = None
 
 
 def render_report(
@@ -105,9 +78,11 @@ def render_report(
     for left_over in (fresh, old):
         shutil.rmtree(left_over, ignore_errors=True)
     write_pages(folder, FolderSink(fresh), options=options, progress=progress)
-    if report.exists():
-        report.rename(old)
-    fresh.rename(report)
+    write_times(folder, folder.read_manifest())
+    with writing(report):
+        if report.exists():
+            report.rename(old)
+        fresh.rename(report)
     shutil.rmtree(old, ignore_errors=True)
     return folder.report_path
 
@@ -118,90 +93,64 @@ def write_pages(
     *,
     options: ReportOptions = ReportOptions(),
     progress: Progress | None = None,
-) -> None:
+    layout: str = PAGE_LAYOUT,
+) -> RunData:
     """Render every page and picture of a run's report into a sink.
+
+    Args:
+        folder: the run.
+        sink: takes the files.
+        options: what the pages hold.
+        progress: called with (errors done, errors in all) after every page of an error.
+        layout: the template that frames the pages; in any but the usual one all links are relative
+            to the report's folder, wherever the page is.
+
+    Returns:
+        What the pages tell of, without what was redacted.
 
     Raises:
         RunFolderError: if the run has no metrics yet.
     """
     data = read_run(folder)
-    writer = PageWriter(sink, make_environment())
+    if options.redact:
+        data = redact(data)
+    environment = make_environment()
+    environment.globals.update(layout=layout, redacted=options.redact)
+    writer = PageWriter(sink, environment, is_flat=layout != PAGE_LAYOUT)
     writer.write_static()
     found = patterns.pattern_views(data)
     pictured = _write_evidence_pages(data, writer)
-    pictures = _write_pictures(folder, pictured | set(data.errors["image_id"].tolist()), sink)
     _write_pattern_pictures(data, sink)
-    _copy_lists(folder, data, sink)
-    _write_error_pages(folder, data, found, writer, pictures, options, progress)
-    _write_other_pages(data, found, writer)
+    _copy_lists(folder, data, sink, redacted=options.redact)
+    write_errors(
+        folder,
+        data,
+        found,
+        pictured,
+        writer,
+        layer_detail=options.layer_detail,
+        picture_side=options.picture_side,
+        progress=progress,
+    )
+    _write_other_pages(data, found, writer, options)
+    return data
+
+
+def write_times(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
+    """Write how long the run took where the report's page on the run looks for it.
+
+    Args:
+        folder: the run.
+        manifest: its manifest, which need not be saved yet.
+    """
+    template = make_environment().get_template("static/times.js.jinja")
+    times = asdict(run_times(manifest))
+    folder.write_file("logs/times.js", template.render(times=times).encode())
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:
     """Return a summary, as `Run.summary` gives it, as a fragment of HTML for a notebook."""
     return make_environment().get_template("_summary.html").render(summary=summary)
-
-
-def make_environment() -> jinja2.Environment:
-    """Return the one Jinja environment: everything escaped, a misspelt name is an error."""
-    package = Path(audit.__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([package / "templates", package.parent / "templates"]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(FILTERS)
-    environment.filters["drawing"] = _drawing
-    environment.tests["defined_number"] = is_defined
-    environment.globals.update(colour_maps=list(images.COLOUR_MAPS), layout="base.html")
-    return environment
-
-
-@dataclass(frozen=True)
-class PageWriter:
-    """Renders templates into a sink."""
-
-    sink: Sink
-    environment: jinja2.Environment
-
-    def write(self, name: str, template: str, page: Any) -> None:
-        """Render one page; `name` is its path in the report, made of fixed words and integers."""
-        root = "../" * name.count("/")
-        text = self.environment.get_template(template).render(page=page, site=page.site, root=root)
-        self.sink.write(name, text.encode("utf-8", "replace"))
-
-    def write_static(self) -> None:
-        """Copy style sheet, scripts and icon, and write the colour tables for the browser."""
-        loader = self.environment.loader
-        assert loader is not None  # set in make_environment
-        for name in PLAIN_FILES:
-            source, _, _ = loader.get_source(self.environment, f"static/{name}")
-            self.sink.write(f"static/{name}", source.encode())
-        tables = {
-            name: images.colour_table(name).reshape(-1).tolist() for name in images.COLOUR_MAPS
-        }
-        alpha = np.rint(images.heat_alpha() * 255).astype(int).tolist()
-        template = self.environment.get_template("static/colours.js.jinja")
-        colours = template.render(tables=tables, alpha=alpha)
-        self.sink.write("static/colours.js", colours.encode())
-
-
-def _drawing(chart: Chart) -> Markup:
-    """Mark a chart's SVG as safe: the one text that is not escaped here, as Vega has done it."""
-    return Markup(chart.svg)
-
-
-def _write_pictures(folder: RunFolder, wanted: set[int], sink: Sink) -> dict[int, bytes]:
-    """Copy what the model saw of these images, as far as it was kept, without metadata."""
-    pictures = {}
-    for shard in folder.iter_shards("thumbnails", ["image_id", "jpeg"]):
-        for image_id, jpeg in shard.itertuples(index=False, name=None):
-            if image_id in wanted:
-                pictures[image_id] = images.strip_metadata(jpeg)
-                sink.write(picture_name(image_id), pictures[image_id])
-    return pictures
 
 
 def _write_pattern_pictures(data: RunData, sink: Sink) -> None:
@@ -210,69 +159,6 @@ def _write_pattern_pictures(data: RunData, sink: Sink) -> None:
         mean_map = content.reshape(int(row["mean_height"]), int(row["mean_width"]))
         name = f"images/pattern-{int(row['pattern'])}.jpg"
         sink.write(name, images.colour_map_picture(mean_map))
-
-
-def _write_error_pages(
-    folder: RunFolder,
-    data: RunData,
-    found: Iterable[patterns.PatternView],
-    writer: PageWriter,
-    pictures: Mapping[int, bytes],
-    options: ReportOptions,
-    progress: Progress | None,
-) -> None:
-    """Write the page of every error, shard by shard, then those that have no maps."""
-    left = set(data.errors["image_id"].tolist())
-    n_all = len(left)
-    layers = map_layers(data.layers, options.layer_detail) if data.is_explained else ()
-    scores = read_top_scores(folder, left, errors.N_TOP_SCORES)
-    exemplars = {pattern.number: pattern.exemplars for pattern in found}
-    cropped = {crop.thumb.image_id: crop.photo for pattern in found for crop in pattern.crops}
-    maker = errors.ErrorPageMaker.build(data, layers, scores, exemplars)
-
-    def write(image_id: int, maps: ShardMaps | None) -> None:
-        page = maker.page(image_id, maps)
-        if maps is not None and page.thumb.photo:
-            picture = images.decode_picture(pictures[image_id])
-            _write_overlays(page, maps, layers, picture, writer.sink, cropped.get(image_id))
-        writer.write(page.thumb.href, "error.html", page)
-        left.discard(image_id)
-        if progress is not None:
-            progress(n_all - len(left), n_all)
-
-    if data.is_explained:
-        for maps in iter_shard_maps(folder, layers, set(left)):
-            for image_id in sorted({image_id for image_id, _ in maps.rows}):
-                write(image_id, maps)
-    for image_id in sorted(left):
-        write(image_id, None)
-
-
-def _write_overlays(
-    page: errors.ErrorPage,
-    maps: ShardMaps,
-    layers: tuple[MapLayer, ...],
-    picture: NDArray[np.uint8],
-    sink: Sink,
-    crop: str | None,
-) -> None:
-    """Write the fused map of both classes, on one scale, and the last layer's, over the picture.
-
-    With `crop` as a file name, what lies under the predicted class' focus is cut out as well.
-    """
-    image_id = page.thumb.image_id
-    fused = next((n for n, layer in enumerate(layers) if layer.is_fused), None)
-    for item in page.explained:
-        row = maps.rows.get((image_id, item.index))
-        if item.heat and row is not None and fused is not None:
-            cam = maps.cam(row, fused)
-            sink.write(item.heat, images.overlay(picture, cam, item.share))
-            if crop and item.role == "predicted":
-                sink.write(crop, images.focus_crop(picture, cam))
-    if page.last_heat and page.last_layer is not None:
-        row = maps.rows[image_id, page.explained[0].index]
-        cam = maps.cam(row, layers.index(page.last_layer))
-        sink.write(page.last_heat, images.overlay(picture, cam))
 
 
 def _write_evidence_pages(data: RunData, writer: PageWriter) -> set[int]:
@@ -293,20 +179,26 @@ def _write_evidence_pages(data: RunData, writer: PageWriter) -> set[int]:
     return shown.union(*(page.image_ids() for page in each_todo))
 
 
-def _copy_lists(folder: RunFolder, data: RunData, sink: Sink) -> None:
+def _copy_lists(folder: RunFolder, data: RunData, sink: Sink, *, redacted: bool) -> None:
     """Copy the lists of images of each target, so that the report can be shared on its own."""
     for name in targets.list_files(data):
-        sink.write(name, (folder.path / name).read_bytes())
+        content = (folder.path / name).read_bytes()
+        sink.write(name, redact_list(name, content, data) if redacted else content)
 
 
 def _write_other_pages(
-    data: RunData, found: tuple[patterns.PatternView, ...], writer: PageWriter
+    data: RunData,
+    found: tuple[patterns.PatternView, ...],
+    writer: PageWriter,
+    options: ReportOptions,
 ) -> None:
     writer.write("index.html", "index.html", overview.overview_page(data, found))
+    writer.write("confusion.html", "confusion.html", confusion.confusion_page(data))
     writer.write("metrics.html", "metrics.html", metrics.metrics_page(data))
     for shown in gallery.gallery_pages(data):
         writer.write(gallery.gallery_file(shown.number), "errors.html", shown)
     writer.write("patterns.html", "patterns.html", patterns.patterns_page(data, found))
     for page in patterns.pattern_pages(data, found):
         writer.write(page.pattern.href, "pattern.html", page)
-    writer.write("run.html", "run.html", run.run_page(data))
+    about = run.run_page(data, layer_detail=options.layer_detail, with_times=options.with_times)
+    writer.write("run.html", "run.html", about)

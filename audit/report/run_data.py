@@ -1,22 +1,24 @@
 """Read once what every page needs from a run folder.
 
 In: a run folder whose metrics are done; what comes after may still be missing. Out: frames in a
-fixed order. Nothing is computed here but joins, and maps and pictures are left on disk.
+fixed order. Nothing is computed here but joins, and maps and pictures are left on disk. What there
+is for each error is kept in arrays, as objects of Python would take many times their memory.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from audit.errors import RunFolderError
+from audit.report.columns import ByKey, Rows
 from audit.report.evidence import Diagnosis, read_diagnosis, table_or_empty
 from audit.run_folder import FUSED_LAYER, RunFolder
-from audit.schemas import records
 
 PATTERN_COLUMNS = (
     *("pattern", "name", "kind", "n_errors", "share_of_errors", "stability", "confusions"),
@@ -68,9 +70,9 @@ class RunData:
         return {int(image_id): row for row, image_id in enumerate(self.errors["image_id"])}
 
     @cached_property
-    def error_records(self) -> list[dict[str, Any]]:
+    def error_records(self) -> Sequence[Mapping[str, Any]]:
         """The rows of `errors` by column name."""
-        return records(self.errors)
+        return Rows(self.errors)
 
     @cached_property
     def pattern_names(self) -> dict[int, str]:
@@ -113,19 +115,49 @@ def read_run(folder: RunFolder) -> RunData:
 
 def read_top_scores(
     folder: RunFolder, image_ids: set[int], n_top: int
-) -> dict[int, tuple[tuple[int, float], ...]]:
+) -> Mapping[int, tuple[tuple[int, float], ...]]:
     """Return the classes with the highest scores of some images, one shard in memory at a time.
 
     Returns:
         For each image id up to `n_top` pairs (class, score), highest first, ties by class.
     """
-    top: dict[int, tuple[tuple[int, float], ...]] = {}
-    for shard in folder.iter_shards("predictions", ["image_id", "scores"]):
-        chosen = shard[shard["image_id"].isin(image_ids)]
-        for image_id, scores in zip(chosen["image_id"], chosen["scores"], strict=True):
-            order = np.argsort(-np.asarray(scores), kind="stable")[:n_top]
-            top[int(image_id)] = tuple((int(c), float(scores[c])) for c in order)
-    return top
+    wanted = np.fromiter(image_ids, np.int64)
+    all_ids, all_classes, all_scores = [], [], []
+    for index in folder.shard_indices("predictions"):
+        shard = folder.read_shard_table("predictions", index, ("image_id", "scores"))
+        ids = shard["image_id"].to_numpy()
+        chosen = np.flatnonzero(np.isin(ids, wanted))
+        column = shard["scores"].combine_chunks()
+        width = column.type.list_size
+        scores = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)[chosen]
+        classes = _highest(scores, min(n_top, width))
+        all_ids.append(ids[chosen])
+        all_classes.append(classes.astype(np.int32))
+        all_scores.append(np.take_along_axis(scores, classes, axis=1))
+    if not all_ids:
+        return {}
+    ids, classes, scores = map(np.concatenate, (all_ids, all_classes, all_scores))
+    order = np.argsort(ids, kind="stable")
+    ids, classes, scores = ids[order], classes[order], scores[order]
+
+    def pairs(row: int) -> tuple[tuple[int, float], ...]:
+        return tuple(zip(classes[row].tolist(), scores[row].tolist(), strict=True))
+
+    return ByKey(ids, pairs)
+
+
+def _highest(scores: np.ndarray, n_top: int) -> np.ndarray:
+    """Return int64 of shape (n, n_top): the columns of the highest scores, ties by column."""
+    # The n-th highest score of each row is found first, so that few columns are left to sort. More
+    # than `n_top` columns may reach it; those are taken from the left.
+    least = np.partition(scores, -n_top, axis=1)[:, -n_top, None]
+    n_above = (scores > least).sum(axis=1, keepdims=True)
+    level = scores == least
+    keeps = (scores > least) | (level & (level.cumsum(axis=1) <= n_top - n_above))
+    columns = np.nonzero(keeps)[1].reshape(len(scores), n_top)
+    kept = np.take_along_axis(scores, columns, axis=1)
+    order = np.argsort(-kept, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
 
 
 def _read_errors(folder: RunFolder) -> pd.DataFrame:
@@ -144,24 +176,42 @@ def _error_patterns(folder: RunFolder) -> dict[int, int]:
     return {int(image_id): int(pattern) for image_id, pattern in pairs}
 
 
-def _read_picture_sizes(folder: RunFolder) -> dict[int, tuple[int, int]]:
-    sizes = {}
-    for shard in folder.iter_shards("thumbnails", ["image_id", "height", "width"]):
-        for image_id, height, width in shard.itertuples(index=False, name=None):
-            sizes[int(image_id)] = (int(height), int(width))
-    return sizes
+def _read_picture_sizes(folder: RunFolder) -> Mapping[int, tuple[int, int]]:
+    columns = ("image_id", "height", "width")
+    ids, heights, widths = _read_columns(folder, "thumbnails", columns)
+    return ByKey(ids, lambda row: (int(heights[row]), int(widths[row])))
 
 
-def _read_fused_peaks(folder: RunFolder) -> dict[tuple[int, int], float]:
-    peaks = {}
-    for shard in folder.iter_shards(
-        "explanations", ["image_id", "explained_class", "layer", "peak"]
-    ):
-        for row in records(shard[shard["layer"] == FUSED_LAYER]):
-            speaks = np.isfinite(row["peak"]) and row["peak"] > 0
-            key = int(row["image_id"]), int(row["explained_class"])
-            peaks[key] = float(row["peak"]) if speaks else 0.0
-    return peaks
+def _read_fused_peaks(folder: RunFolder) -> Mapping[tuple[int, int], float]:
+    columns = ("image_id", "explained_class", "peak")
+    ids, classes, peaks = _read_columns(folder, "explanations", columns, FUSED_LAYER)
+    peaks = np.where(np.isfinite(peaks) & (peaks > 0), peaks, 0)
+    # An image and a class together make one number.
+    n_classes = int(classes.max(initial=0)) + 1
+    keys = ids * n_classes + classes
+    order = np.argsort(keys, kind="stable")
+    keys, peaks = keys[order], peaks[order]
+
+    def number(key: tuple[int, int]) -> int:
+        return key[0] * n_classes + key[1] if 0 <= key[1] < n_classes else -1
+
+    return ByKey(keys, lambda row: float(peaks[row]), number, lambda key: divmod(key, n_classes))
+
+
+def _read_columns(
+    folder: RunFolder, stage: str, columns: tuple[str, ...], layer: str | None = None
+) -> list[np.ndarray]:
+    """Return columns of all shards of a stage, or of one layer in them, in order of the image."""
+    parts: list[list[np.ndarray]] = [[np.zeros(0, np.int64) for _ in columns]]
+    for index in folder.shard_indices(stage):
+        names = columns if layer is None else (*columns, "layer")
+        shard = folder.read_shard_table(stage, index, names)
+        if layer is not None:
+            shard = shard.filter(pc.equal(shard["layer"], layer))
+        parts.append([shard[name].to_numpy() for name in columns])
+    whole = [np.concatenate(blocks) for blocks in zip(*parts, strict=True)]
+    order = np.argsort(whole[0], kind="stable")
+    return [column[order] for column in whole]
 
 
 def _read_patterns(folder: RunFolder) -> pd.DataFrame:

@@ -153,6 +153,7 @@ def _open_pool(listing: Listing, manifest: dict[str, Any]) -> FileSource:
         made["channels"],
         aspect=made["aspect"],
         interpolation=made["interpolation"],
+        max_pixels=config_of(manifest).max_pixels,
     )
 
 

@@ -49,19 +49,13 @@ def open_search(
                 f" {', '.join(changed)}. Give another folder with `--out`, or remove this one."
             )
         return folder
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(
-                f"`{path}` is not the folder of a search. Received: a"
-                f" {'folder with other files' if path.is_dir() else 'file'}. Give a new folder with"
-                " `--out`."
-            )
-        folder.write_json(_SEARCH, identity)
-    except OSError as exc:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunFolderError(
-            f"`{path}` cannot be written. Received: {exc.strerror or exc}. Give a folder that you"
-            " may write to, with `--out`."
-        ) from exc
+            f"`{path}` is not the folder of a search. Received: a"
+            f" {'folder with other files' if path.is_dir() else 'file'}. Give a new folder with"
+            " `--out`."
+        )
+    folder.write_json(_SEARCH, identity)
     return folder
 
 

@@ -3,7 +3,8 @@
 import logging
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -11,6 +12,9 @@ from audit.config import AuditConfig
 from audit.inputs import Inputs
 from audit.manifest import STAGES
 from audit.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from audit.predict.inference import Predictor
 
 logger = logging.getLogger("audit")
 
@@ -33,6 +37,21 @@ class Context:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.inputs.listing.class_names
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        """What asks the model; it says so when memory does not suffice for a whole batch."""
+        predictor = self.inputs.predictor
+        predictor.on_halved = self._on_halved
+        return predictor
+
+    def _on_halved(self, batch_size: int) -> None:
+        self.warn(
+            "memory",
+            f"Memory did not suffice: from here on, {batch_size} images are shown to the model at"
+            " once. Give less with `--batch-size` another time.",
+        )
+        self.save_manifest()
 
     def save_manifest(self) -> None:
         self.folder.write_manifest(self.manifest)

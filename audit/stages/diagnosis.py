@@ -88,7 +88,7 @@ def probe(audit: Context) -> None:
     prepare_tensorflow()
     inputs, config = audit.inputs, audit.config
     probes = probe_model(
-        inputs.predictor,
+        audit.predictor,
         inputs.source,
         inputs.rule,
         audit.folder.read_predictions(),

@@ -95,16 +95,7 @@ def make_asker(audit: Context) -> "Asker":
     """Return what asks the model about painted images, with the predictor that predicted."""
     from audit.explain.causal import Asker
 
-    inputs = audit.inputs
-
-    def on_halved(batch_size: int) -> None:
-        audit.warn(
-            "memory",
-            f"Memory did not suffice: {batch_size} painted images are shown to the model at once.",
-        )
-        audit.save_manifest()
-
-    return Asker(inputs.predictor, inputs.rule, audit.config.batch_size, on_halved)
+    return Asker(audit.predictor, audit.inputs.rule, audit.config.batch_size)
 
 
 def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +107,7 @@ def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:
 
 def explain_batch_size(audit: Context, image_bytes: int) -> int:
     """Choose how many images are explained at once; a resumed run keeps to it."""
-    from audit.explain.memory import choose_batch_size, free_memory
+    from audit.predict.memory import choose_batch_size, free_memory
 
     if audit.manifest["explain_batch_size"] is None:
         audit.manifest["explain_batch_size"] = choose_batch_size(
@@ -149,7 +140,9 @@ def _consensus(audit: Context, predictions: pd.DataFrame) -> "Consensus | None":
         sample = sample_for_consensus(predictions, audit.config.seed)
         logger.info("learning from %d images what the maps have in common", len(sample))
         batch_size = explain_batch_size(audit, sampler.image_bytes)
-        consensus = learn_from_images(sampler, audit.inputs.source, sample, batch_size)
+        consensus = learn_from_images(
+            sampler, audit.inputs.source, sample, batch_size, lambda n: on_halved(audit, n)
+        )
         audit.folder.write_table("consensus", consensus.to_frame())
     return Consensus.from_frame(audit.folder.read_table("consensus"))
 

@@ -11,6 +11,7 @@ from audit.manifest import describe_model
 from audit.predict.listing import check_class_count
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import Receipt
+from audit.schemas import UNDEFINED, UNDEFINED_SCORES, UNREADABLE
 from audit.stages.context import Context
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def predict(audit: Context) -> None:
             lambda: PredictWorker(
                 audit.folder,
                 inputs.source,
-                inputs.predictor,
+                audit.predictor,
                 inputs.rule,
                 audit.config.batch_size,
                 bar.update,
@@ -101,7 +102,7 @@ def _check_scaling(audit: Context) -> None:
 
     inputs, used = audit.inputs, audit.config.scaling
     check = check_scaling(
-        inputs.predictor,
+        audit.predictor,
         inputs.source,
         inputs.rule,
         n_images=SCALING_SAMPLE,
@@ -125,7 +126,7 @@ def _record_unreadable(audit: Context, receipts: list[Receipt]) -> None:
     paths = listing.images["path"]
     found = pd.DataFrame(
         [
-            (paths[image_id], "unreadable", reason)
+            (paths[image_id], UNDEFINED if reason == UNDEFINED_SCORES else UNREADABLE, reason)
             for receipt in receipts
             for image_id, reason in receipt.left_out
         ],
@@ -133,10 +134,19 @@ def _record_unreadable(audit: Context, receipts: list[Receipt]) -> None:
     )
     table = pd.concat([listing.left_out, found]).sort_values(["path", "kind"])
     audit.folder.write_table("unreadable", table)
-    audit.manifest["data"]["n_unreadable"] = int((table["kind"] == "unreadable").sum())
+    n_undefined = int((table["kind"] == UNDEFINED).sum())
+    audit.manifest["data"]["n_unreadable"] = int((table["kind"] == UNREADABLE).sum())
+    audit.manifest["data"]["n_undefined"] = n_undefined
     if sum(receipt.n_done for receipt in receipts) == 0:
         raise DatasetError(
             f"None of the {len(paths)} images could be predicted. Received, for the first:"
             f" {found['reason'].iloc[0]}. The others are listed in"
             f" `{audit.folder.table_path('unreadable')}`."
+        )
+    if n_undefined:
+        audit.warn(
+            "undefined scores",
+            f"For {n_undefined:,} of {len(paths):,} images the model's output is not a finite"
+            " number. They have no prediction and are left out of every figure;"
+            " `unreadable.parquet` names them.",
         )

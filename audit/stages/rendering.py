@@ -1,5 +1,9 @@
 """From a run folder to its report: the stage report."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from audit.run_folder import RunFolder
 from audit.stages.context import Context
 
 
@@ -14,3 +18,10 @@ def report(audit: Context) -> None:
             bar.update(done - bar.n)
 
         render_report(audit.folder, progress=on_page)
+
+
+def write_times(folder: RunFolder, manifest: Mapping[str, Any]) -> None:
+    """Write for its report how long a run took that is about to be finished."""
+    from audit.report import render
+
+    render.write_times(folder, manifest)

@@ -7,9 +7,11 @@ const report = (() => {
   let current = null;
 
   // What comes after "#" belongs to the page: its state as key=value, or the name of a place.
+  // In a report that is one file the name of the page is in the address too; single.js knows it.
   const address = {
     read: () => location.hash.slice(1),
     write: (text) => location.replace(`#${text}`),
+    isHere: () => true,
   };
 
   // One page while it is shown. What its scripts listen to with `signal` ends with it.
@@ -23,8 +25,10 @@ const report = (() => {
     // The state in the address, as URLSearchParams.
     get state() { return new URLSearchParams(report.address.read()); }
 
-    // Writes the state into the address; those who listen are told if it has changed.
+    // Writes the state into the address; those who listen are told if it has changed. A page that
+    // was left has no say in it any more.
     set state(parts) {
+      if (this.signal.aborted) return;
       const text = String(parts);
       if (text !== report.address.read()) report.address.write(text);
     }
@@ -63,12 +67,36 @@ const report = (() => {
       line.appendChild(document.createElement("dd")).textContent = does;
       return line;
     }));
+    const letters = document.getElementById("keys-letters");
+    letters.checked = lettersAreOn;
+    letters.onchange = () => switchLetters(letters.checked);
     dialog.showModal();
+  }
+
+  // Keys that write a character may get in the way of speech input, so they can be switched off.
+  // The choice is kept where the browser lets a page from disk keep something.
+  const OFF = "gradcam-audit keys off";
+  let lettersAreOn = true;
+  try {
+    lettersAreOn = localStorage.getItem(OFF) === null;
+  } catch (problem) {
+    if (problem.name !== "SecurityError") throw problem;
+  }
+
+  function switchLetters(on) {
+    lettersAreOn = on;
+    try {
+      if (on) localStorage.removeItem(OFF);
+      else localStorage.setItem(OFF, "1");
+    } catch (problem) {
+      if (problem.name !== "SecurityError" && problem.name !== "QuotaExceededError") throw problem;
+    }
   }
 
   // Whether a key is meant for the page and not for a field, a dialog or the browser.
   function isFree(event, taken = "input, select, textarea, dialog") {
     if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return false;
+    if (!lettersAreOn && event.key.length === 1 && event.key !== " ") return false;
     return !event.target.closest?.(taken);
   }
 
@@ -78,12 +106,25 @@ const report = (() => {
       showKeys();
     }
   });
-  window.addEventListener("hashchange", () => current?.tell());
+  window.addEventListener("hashchange", () => { if (report.address.isHere()) current?.tell(); });
 
-  return { address, isFree, open, onPage: (start) => starts.push(start) };
+  // Where a file of the report is, by its path from index.html; "" if it is not there.
+  const file = (name) => name;
+
+  return { address, file, isFree, open, onPage: (start) => starts.push(start) };
 })();
 
 const onPage = report.onPage;
+
+// Turns base64 of a zlib stream into bytes.
+async function unpack(text) {
+  const binary = atob(text);
+  const packed = new Uint8Array(binary.length);
+  for (let n = 0; n < packed.length; n += 1) packed[n] = binary.charCodeAt(n);
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 if (!document.documentElement.hasAttribute("data-single")) {
   document.addEventListener("DOMContentLoaded", report.open);
 }

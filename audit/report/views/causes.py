@@ -1,6 +1,6 @@
 """What painting out did: to a pattern as a whole, and to one error."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from audit.explain.painting import BLUR, BLUR_ELSEWHERE, ELSEWHERE, FOCUS
 from audit.report.evidence import COLUMNS
 from audit.report.run_data import as_records
 from audit.report.views.parts import Estimate, defined, plain_estimate
-from audit.report.views.thumbs import class_name
+from audit.report.views.thumbs import class_name, single
 from audit.schemas import CAUSAL, NOT_TESTED, TOO_FEW
 
 TREATMENTS = {
@@ -85,6 +85,27 @@ class TreatmentRow:
     becomes: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of painting one error's focus out, and the same shape elsewhere. Without blurring.
+
+    Attributes:
+        repaired_at: the smallest tested share of the image with which, the focus painted out, it
+            turns right; `None` if it never does.
+        elsewhere_at: the same of the shape elsewhere, in any of its places.
+        largest: the largest share of the image that was painted out.
+        stays: whether without the focus, at every size, the prediction is what it was.
+        elsewhere_stays: the same of the shape elsewhere, at the size of `repaired_at`, in all of
+            its places; `None` if there were none.
+    """
+
+    repaired_at: float | None
+    elsewhere_at: float | None
+    largest: float
+    stays: bool
+    elsewhere_stays: bool | None
+
+
 class Trial(NamedTuple):
     """A row of a causes shard."""
 
@@ -127,19 +148,26 @@ def cause_view(row: Mapping[str, Any]) -> CauseView:
 
 @dataclass(frozen=True)
 class Trials:
-    """The rows of all causes shards, to be looked up by image."""
+    """The rows of all causes shards by column, to be looked up by image.
 
-    rows: pd.DataFrame
-    starts: np.ndarray
+    `columns` are those of `Trial`, ordered by image; treatments are numbers of `treatments`.
+    """
+
+    columns: tuple[np.ndarray, ...]
+    treatments: tuple[str, ...]
 
     @classmethod
     def of(cls, causes: pd.DataFrame) -> "Trials":
         rows = causes[list(COLUMNS["causes"])].sort_values("image_id", kind="stable")
-        return cls(rows, rows["image_id"].to_numpy(np.int64))
+        numbers, names = pd.factorize(rows["treatment"])
+        columns = rows.assign(treatment=numbers.astype(np.int16)).items()
+        return cls(tuple(column.to_numpy() for _, column in columns), tuple(map(str, names)))
 
     def of_image(self, image_id: int) -> list[Trial]:
-        first, last = np.searchsorted(self.starts, [image_id, image_id + 1])
-        return [Trial(*row) for row in self.rows[first:last].itertuples(index=False, name=None)]
+        first, last = np.searchsorted(self.columns[0], [image_id, image_id + 1]).tolist()
+        ids, treatments, *others = (column[first:last].tolist() for column in self.columns)
+        names = [self.treatments[number] for number in treatments]
+        return [Trial(*row) for row in zip(ids, names, *others, strict=True)]
 
 
 def treatment_rows(
@@ -154,6 +182,23 @@ def treatment_rows(
     return tuple(_treatment_row(groups[key], y_true, class_names) for key in sorted(groups))
 
 
+def outcome(trials: Sequence[Trial], y_true: int, y_pred: int) -> Outcome | None:
+    """Return what came of painting an error's focus out, `None` if that was not done."""
+    focus = [trial for trial in trials if trial.treatment == FOCUS]
+    elsewhere = [trial for trial in trials if trial.treatment == ELSEWHERE]
+    if not focus:
+        return None
+    repaired_at = min((trial.area for trial in focus if trial.y_pred == y_true), default=None)
+    beside = [trial for trial in elsewhere if trial.area == repaired_at]
+    return Outcome(
+        repaired_at=repaired_at,
+        elsewhere_at=min((x.area for x in elsewhere if x.y_pred == y_true), default=None),
+        largest=max(trial.area for trial in focus),
+        stays=all(trial.y_pred == y_pred for trial in focus),
+        elsewhere_stays=all(trial.y_pred == y_pred for trial in beside) if beside else None,
+    )
+
+
 def _treatment_row(trials: list[Trial], y_true: int, class_names: tuple[str, ...]) -> TreatmentRow:
     after = {trial.y_pred for trial in trials}
     return TreatmentRow(
@@ -162,10 +207,16 @@ def _treatment_row(trials: list[Trial], y_true: int, class_names: tuple[str, ...
         area=trials[0].area,
         n_trials=len(trials),
         n_right=sum(trial.y_pred == y_true for trial in trials),
-        fall=defined(np.mean([trial.logit_fall for trial in trials])),
-        p_true=defined(np.mean([trial.p_true for trial in trials])),
+        fall=_mean([trial.logit_fall for trial in trials]),
+        p_true=_mean([trial.p_true for trial in trials]),
         becomes=class_name(class_names, after.pop()) if len(after) == 1 else "",
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean as a float32, `None` for NaN; that of one value is what is stored."""
+    mean = defined(sum(values) / len(values))
+    return None if mean is None else single(mean)
 
 
 def _area_row(item: Mapping[str, Any], decisive: float | None) -> AreaRow:

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.report import charts
+from audit.report.formats import number, shorten
 from audit.report.run_data import RunData
 from audit.report.views.parts import (
     ClassTable,
     Measure,
-    Pair,
     Site,
     class_table,
-    confused_pairs,
     make_site,
     measure,
 )
+
+MAX_LEGEND = 20
+"""So many letters of a class's name stand in the legend of a chart."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class SweepRow:
     accuracy: float | None
     in_use: bool
 
+    @property
+    def digits(self) -> int:
+        """How many digits tell the threshold from the others; the one in use may be any."""
+        return 2 if round(self.threshold, 2) == self.threshold else 4
+
 
 @dataclass(frozen=True)
 class MetricsPage:
@@ -52,12 +59,13 @@ class MetricsPage:
     measures: tuple[Measure, ...]
     counts: tuple[CountRow, ...]
     positive_name: str | None
-    threshold: float | None
+    in_use: SweepRow | None
     sweep: tuple[SweepRow, ...]
     sweep_charts: tuple[charts.Chart, ...]
+    curves: tuple[tuple[str, charts.Chart], ...]
+    n_curves: int
     reliability: tuple[tuple[str, charts.Chart, tuple[Mapping[str, Any], ...]], ...]
     class_table: ClassTable
-    pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
     level: float
     resamples: int
@@ -66,17 +74,19 @@ class MetricsPage:
 def metrics_page(data: RunData) -> MetricsPage:
     """Return the page with all numbers, charts drawn."""
     metrics, binary = data.metrics, data.metrics["binary"]
+    sweep = _sweep_rows(binary)
     return MetricsPage(
         site=make_site(data),
         measures=_all_measures(data),
         counts=_binary_counts(binary),
         positive_name=str(binary["positive_class"]) if binary else None,
-        threshold=float(binary["threshold"]) if binary else None,
-        sweep=_sweep_rows(binary),
+        in_use=next((row for row in sweep if row.in_use), None),
+        sweep=sweep,
         sweep_charts=_sweep_charts(binary),
+        curves=_curve_charts(data),
+        n_curves=len(metrics.get("curves", ())),
         reliability=_reliability(metrics["reliability"]),
         class_table=class_table(data, None),
-        pairs=confused_pairs(data),
         notes=tuple(str(note) for note in metrics["notes"]),
         level=float(metrics["level"]),
         resamples=int(metrics["bootstrap"]["resamples"]),
@@ -186,6 +196,63 @@ def _sweep_charts(binary: Mapping[str, Any] | None) -> tuple[charts.Chart, ...]:
             rows, counts, threshold, "Images", "False positives and false negatives by threshold."
         ),
     )
+
+
+def _curve_charts(data: RunData) -> tuple[tuple[str, charts.Chart], ...]:
+    """Return ROC and precision–recall curves with their captions; older runs have none stored."""
+    curves, binary = data.metrics.get("curves", ()), data.metrics["binary"]
+    if not curves:
+        return ()
+    names = _distinct_names(data, [curve["class"] for curve in curves])
+    at_roc = at_precision = None
+    if binary is not None:
+        recall = binary["recall"]["value"]
+        at_roc = _both(binary["false_positive_rate"]["value"], recall)
+        at_precision = _both(recall, binary["precision"]["value"])
+    roc, trade_off = [], []
+    for name, curve in zip(names, curves, strict=True):
+        points, stairs = curve["roc"], curve["precision_recall"]
+        roc.append(charts.Line(name, points["false_positive_rate"], points["recall"], at_roc))
+        trade_off.append(charts.Line(name, stairs["recall"], stairs["precision"], at_precision))
+    areas = {}
+    for key in ("roc_auc", "average_precision"):
+        stored = dict(zip(data.classes["class"], data.classes[key], strict=True))
+        values = (number(stored[curve["class"]]) for curve in curves)
+        areas[key] = ", ".join(map(" ".join, zip(names, values, strict=True)))
+    return (
+        (
+            "ROC",
+            charts.curve_chart(
+                roc,
+                "False positive rate",
+                "Recall",
+                f"Recall against false positive rate. ROC AUC: {areas['roc_auc']}.",
+                diagonal=True,
+            ),
+        ),
+        (
+            "Precision and recall",
+            charts.curve_chart(
+                trade_off,
+                "Recall",
+                "Precision",
+                f"Precision against recall. Average precision: {areas['average_precision']}.",
+            ),
+        ),
+    )
+
+
+def _both(x: float | None, y: float | None) -> tuple[float, float] | None:
+    return None if x is None or y is None else (x, y)
+
+
+def _distinct_names(data: RunData, classes: Sequence[int]) -> list[str]:
+    """Return short names for a legend; of names that come out alike, all bear their number."""
+    short = [shorten(data.class_names[index], MAX_LEGEND) for index in classes]
+    return [
+        f"{name} ({index})" if short.count(name) > 1 else name
+        for name, index in zip(short, classes, strict=True)
+    ]
 
 
 def _reliability(

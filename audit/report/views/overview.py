@@ -1,10 +1,16 @@
 """The first page: how good the model is, where it errs, where it looked, what was left out."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audit.report.run_data import RunData
+from audit.report.views.confusion import (
+    Matrix,
+    cell_of,
+    confusion_pairs,
+    sorted_confusions,
+    whole_matrix,
+)
 from audit.report.views.findings import FindingView, finding_views
 from audit.report.views.parts import (
     ClassTable,
@@ -14,37 +20,25 @@ from audit.report.views.parts import (
     Site,
     Whisker,
     class_table,
-    confused_pairs,
     estimate,
-    gallery_href,
     make_site,
     measure,
-    plain_estimate,
     whisker,
 )
 from audit.report.views.patterns import PatternView
 from audit.report.views.targets import TargetView, target_views
 from audit.report.views.thumbs import ErrorThumb, error_thumbs
-from audit.schemas import CAUSAL, records
+from audit.schemas import CAUSAL
 
-MAX_GRID_CLASSES = 20
-"""Up to so many classes the confusion matrix is drawn whole."""
+MAX_MATRIX = 6
+"""Up to so many classes the first page has the confusion matrix; its own page has larger ones."""
 
-MAX_CLASSES = 20
-MAX_PAIRS = 10
-N_SHADES = 10
+MAX_CLASSES = 10
+MAX_PAIRS = 6
+MAX_PATTERNS = 6
 N_TELLING = 8
 N_FINDINGS = 5
 N_TARGETS = 3
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """The images of one true class, by predicted class."""
-
-    name: str
-    support: int
-    cells: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +60,14 @@ class RunWarning:
 
 
 @dataclass(frozen=True)
+class Leading:
+    """The pattern worth a sentence. `share` says how it counts: "all", "most" or "some" errors."""
+
+    pattern: PatternView
+    share: str
+
+
+@dataclass(frozen=True)
 class OverviewPage:
     """The first page."""
 
@@ -77,11 +79,11 @@ class OverviewPage:
     is_diagnosed: bool
     measures: tuple[Measure, ...]
     sides: tuple[SideOfErrors, ...]
-    matrix: tuple[MatrixRow, ...]
+    matrix: Matrix | None
     pairs: tuple[Pair, ...]
     n_pairs: int
     patterns: tuple[PatternView, ...]
-    leading: PatternView | None
+    leading: Leading | None
     n_outside_patterns: int
     telling: tuple[ErrorThumb, ...]
     class_table: ClassTable
@@ -92,7 +94,6 @@ class OverviewPage:
 
 def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPage:
     """Return the first page."""
-    pairs = confused_pairs(data)
     kinds = data.unreadable["kind"]
     in_patterns = int((data.errors["pattern"] > 0).sum())
     return OverviewPage(
@@ -104,11 +105,11 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         is_diagnosed="findings" not in data.diagnosis.missing,
         measures=_headline_measures(data),
         sides=_sides_of_errors(data),
-        matrix=_confusion_matrix(data),
-        pairs=pairs[:MAX_PAIRS],
-        n_pairs=len(pairs),
-        patterns=tuple(patterns),
-        leading=leading_pattern(patterns),
+        matrix=whole_matrix(data) if len(data.class_names) <= MAX_MATRIX else None,
+        pairs=confusion_pairs(data, MAX_PAIRS),
+        n_pairs=len(sorted_confusions(data)),
+        patterns=tuple(patterns[:MAX_PATTERNS]),
+        leading=_leading(data, patterns),
         n_outside_patterns=len(data.errors) - in_patterns,
         telling=error_thumbs(data, range(min(N_TELLING, len(data.errors)))),
         class_table=class_table(data, MAX_CLASSES),
@@ -126,6 +127,15 @@ def leading_pattern(patterns: Sequence[PatternView]) -> PatternView | None:
     causal = [x for x in patterns if x.cause.verdict == CAUSAL]
     marked = [x for x in patterns if x.lift.low is not None and x.lift.low > 1]
     return max(causal or marked or patterns, key=lambda x: x.n_errors, default=None)
+
+
+def _leading(data: RunData, patterns: Sequence[PatternView]) -> Leading | None:
+    found = leading_pattern(patterns)
+    if found is None:
+        return None
+    n_errors = len(data.errors)
+    share = "most" if 2 * found.n_errors > n_errors else "some"
+    return Leading(found, "all" if found.n_errors == n_errors else share)
 
 
 def run_warnings(data: RunData) -> tuple[RunWarning, ...]:
@@ -172,49 +182,10 @@ def _sides_of_errors(data: RunData) -> tuple[SideOfErrors, ...]:
     if binary is None:
         return ()
     positive = data.class_names.index(str(binary["positive_class"]))
-    cells = _cells(data)
     support = data.classes.set_index("class")["support"]
-    sides = (
-        ("False positives", 1 - positive, cells[1 - positive, positive]),
-        ("False negatives", positive, cells[positive, 1 - positive]),
-    )
+    sides = (("False positives", 1 - positive), ("False negatives", positive))
     return tuple(
         SideOfErrors(label, pair, int(support[y_true]), whisker(pair.share, 0.0))
-        for label, y_true, pair in sides
+        for label, y_true in sides
+        for pair in [cell_of(data, y_true, 1 - y_true)]
     )
-
-
-def _confusion_matrix(data: RunData) -> tuple[MatrixRow, ...]:
-    """Return the whole matrix, or nothing if it would be too large to read."""
-    n_classes = len(data.class_names)
-    if n_classes > MAX_GRID_CLASSES:
-        return ()
-    cells = _cells(data)
-    support = data.classes.set_index("class")["support"]
-    return tuple(
-        MatrixRow(name, int(support[row]), tuple(cells[row, column] for column in range(n_classes)))
-        for row, name in enumerate(data.class_names)
-    )
-
-
-def _cells(data: RunData) -> dict[tuple[int, int], Pair]:
-    """Return the stored cells of the confusion matrix by (true, predicted)."""
-    result = {}
-    for row in records(data.confusion):
-        y_true, y_pred = int(row["y_true"]), int(row["y_pred"])
-        share = plain_estimate(row["share"], row["share_low"], row["share_high"])
-        result[y_true, y_pred] = Pair(
-            true_name=data.class_names[y_true],
-            predicted_name=data.class_names[y_pred],
-            count=int(row["count"]),
-            share=share,
-            href=gallery_href(true=y_true, predicted=y_pred),
-            is_right=y_true == y_pred,
-            shade=_shade(share.value),
-        )
-    return result
-
-
-def _shade(share: float | None) -> int:
-    """Return 0 for nothing, else 1..N_SHADES; the root lets rare confusions be seen."""
-    return math.ceil(math.sqrt(share) * N_SHADES) if share else 0

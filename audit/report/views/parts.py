@@ -70,15 +70,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell of the confusion matrix, `share` being that of the true class' images."""
+    """A confusion, `share` being that of the true class' images."""
 
     true_name: str
     predicted_name: str
     count: int
     share: Estimate
     href: str
-    is_right: bool = False
-    shade: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,24 +170,6 @@ def measure(source: Mapping[str, Any], key: str, label: str, kind: str, note: st
 def gallery_href(**filters: int) -> str:
     """Return a link into the gallery; JavaScript off, it leads to all errors."""
     return "errors.html#" + "&".join(f"{key}={value}" for key, value in filters.items())
-
-
-def confused_pairs(data: RunData) -> tuple[Pair, ...]:
-    """Return the most frequent confusions, as stored."""
-    return tuple(
-        _pair(data, int(pair["y_true"]), int(pair["y_pred"]), int(pair["count"]), pair["share"])
-        for pair in data.metrics["confused_pairs"]
-    )
-
-
-def _pair(data: RunData, y_true: int, y_pred: int, count: int, share: Mapping[str, Any]) -> Pair:
-    return Pair(
-        true_name=data.class_names[y_true],
-        predicted_name=data.class_names[y_pred],
-        count=count,
-        share=estimate(share),
-        href=gallery_href(true=y_true, predicted=y_pred),
-    )
 
 
 def class_table(data: RunData, n_most: int | None) -> ClassTable:

@@ -1,7 +1,4 @@
-"""The page on the run: model, data, options, what was left out, how to read it all.
-
-Times are in the manifest only, so that the same audit gives the same pages.
-"""
+"""The page on the run: model, data, options, times, what was left out, how to read it all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from audit.config import option_name
+from audit.report.maps import STEPS
 from audit.report.run_data import RunData
 from audit.report.views.overview import RunWarning, run_warnings
-from audit.report.views.parts import Site, defined, make_site, maps_method
+from audit.report.views.parts import Estimate, Site, defined, estimate, make_site, maps_method
+from audit.report.views.times import Times, run_times
 from audit.schemas import records
 
 MAX_FILES = 500
@@ -117,7 +116,11 @@ class FileRow:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A layer that could be explained; `reason` says why it is not shown."""
+    """A layer that could be explained; `reason` says why it is not shown.
+
+    `reliability`: how well what it says follows the logit, in [-1, 1], mean over the classes;
+    `None` where it was not measured.
+    """
 
     order: int
     path: str
@@ -128,6 +131,17 @@ class LayerRow:
     stage: int
     is_kept: bool
     reason: str
+    reliability: float | None
+
+
+@dataclass(frozen=True)
+class PaintedOut:
+    """What painting out the focus did to all errors that were tested, in a pattern or not."""
+
+    n_tested: int
+    area: float
+    repaired: Estimate
+    elsewhere: Estimate
 
 
 @dataclass(frozen=True)
@@ -151,12 +165,31 @@ class RunPage:
     resamples: int
     method: MethodText
     fusion: MethodText | None
+    layer_detail: int
+    heat_steps: int
+    painted_out: PaintedOut | None
+    times: Times | None
+
+    @property
+    def measures_layers(self) -> bool:
+        """Whether it was measured how well layers follow the logit."""
+        return any(layer.reliability is not None for layer in self.layers)
 
 
-def run_page(data: RunData) -> RunPage:
-    """Return the page on the run."""
+def run_page(data: RunData, *, layer_detail: int, with_times: bool = False) -> RunPage:
+    """Return the page on the run.
+
+    Args:
+        data: the run.
+        layer_detail: pixels on the longer side of a layer's map on pages.
+        with_times: whether the page itself says how long the run took. A report in its run folder
+            does not, so that the same audit gives the same pages; it reads `logs/times.js`.
+    """
     manifest, metrics = data.manifest, data.metrics
-    layers = tuple(_layer_row(row) for row in records(data.layers.sort_values("order")))
+    reliability = data.diagnosis.reliability
+    layers = tuple(
+        _layer_row(row, reliability) for row in records(data.layers.sort_values("order"))
+    )
     return RunPage(
         site=make_site(data),
         warnings=run_warnings(data),
@@ -177,6 +210,21 @@ def run_page(data: RunData) -> RunPage:
         resamples=int(metrics["bootstrap"]["resamples"]),
         method=METHODS[maps_method(manifest)],
         fusion=FUSIONS.get(manifest.get("fusion") or ""),
+        layer_detail=layer_detail,
+        heat_steps=STEPS,
+        painted_out=_painted_out(data.diagnosis.overall_effect),
+        times=run_times(manifest) if with_times else None,
+    )
+
+
+def _painted_out(found: Mapping[str, Any] | None) -> PaintedOut | None:
+    if not found:
+        return None
+    return PaintedOut(
+        n_tested=int(found["n_tested"]),
+        area=float(found["best_area"]),
+        repaired=estimate(found["repaired"]),
+        elsewhere=estimate(found["elsewhere"]),
     )
 
 
@@ -234,7 +282,7 @@ def _file_rows(unreadable: pd.DataFrame) -> tuple[FileRow, ...]:
     return tuple(FileRow(*map(str, row)) for row in columns.itertuples(index=False, name=None))
 
 
-def _layer_row(row: Mapping[str, Any]) -> LayerRow:
+def _layer_row(row: Mapping[str, Any], reliability: Mapping[str, float]) -> LayerRow:
     return LayerRow(
         order=int(row["order"]),
         path=str(row["path"]),
@@ -245,4 +293,5 @@ def _layer_row(row: Mapping[str, Any]) -> LayerRow:
         stage=int(row["stage"]),
         is_kept=bool(row["kept"]),
         reason=str(row["reason"] or ""),
+        reliability=reliability.get(str(row["layer"])),
     )

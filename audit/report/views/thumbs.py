@@ -61,8 +61,13 @@ def error_href(image_id: int) -> str:
 
 
 def picture_name(image_id: int, what: str = "") -> str:
-    """Return the file name of an error's picture: what the model saw, or an overlay of it."""
+    """Return the file name of an error's picture: what the model saw, or a part of it."""
     return f"images/{image_id}-{what}.jpg" if what else f"images/{image_id}.jpg"
+
+
+def heat_name(image_id: int) -> str:
+    """Return the file name of the overlay of an error's predicted class."""
+    return f"images/{image_id}-predicted.png"
 
 
 def error_thumbs(data: RunData, rows: Iterable[int]) -> tuple[ErrorThumb, ...]:
@@ -138,7 +143,7 @@ def _error_thumb(data: RunData, row: Mapping[str, Any]) -> ErrorThumb:
         image_id=image_id,
         href=error_href(image_id),
         photo=picture_name(image_id) if size else None,
-        heat=picture_name(image_id, "predicted") if speaks else None,
+        heat=heat_name(image_id) if speaks else None,
         width=width,
         height=height,
         true_name=data.class_names[int(row["y_true"])],

@@ -1,4 +1,4 @@
-"""How many images are explained at once, so that memory is enough.
+"""How many images go through the model at once, so that memory is enough.
 
 In: what the user allows, what is free, what an image takes. Out: a batch size. Free memory is what
 the machine has left and what the control group (a container, a batch job) still grants.
@@ -42,21 +42,24 @@ def choose_batch_size(memory: str, free: int | None, image_bytes: int, largest: 
     return max(1, min(largest, allowed // max(1, image_bytes)))
 
 
-def halve_batch(batch_size: int, model: "AuditedModel", exc: BaseException) -> int:
+def halve_batch(
+    batch_size: int, model: "AuditedModel", exc: BaseException, *, doing: str = "explain"
+) -> int:
     """Return half a batch size after memory ran out.
 
     Args:
         exc: what was raised when it ran out.
+        doing: "explain" or "predict".
 
     Raises:
         ModelError: if it was one image already.
     """
     if batch_size == 1:
         height, width = model.input_size
+        less = ", or explain fewer layers, as with `--layers stages`" if doing == "explain" else ""
         raise ModelError(
-            f"There is not enough memory to explain one image of `{model.name}`. Received: an image"
-            f" of {height} × {width} pixels at a batch size of 1. Free some memory, or explain"
-            " fewer layers, as with `--layers stages`."
+            f"There is not enough memory to {doing} one image of `{model.name}`. Received: an image"
+            f" of {height} × {width} pixels at a batch size of 1. Free some memory{less}."
         ) from exc
     logger.info("out of memory, %d images at once from here on", batch_size // 2)
     return batch_size // 2
