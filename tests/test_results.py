@@ -168,6 +168,14 @@ def test_a_run_that_was_stopped_has_a_summary_too(stopped_in: str, drawn_run: Pa
     assert (summary["n_layers"] is not None) == has_patterns
 
 
+def test_a_matrix_of_very_many_classes_is_left_to_the_table(
+    drawn_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert np.sum(audit.Run(drawn_run).summary()["confusion"]) == drawn_set.N_IMAGES
+    monkeypatch.setattr("audit.results._MOST_CLASSES_IN_A_MATRIX", 1)
+    assert audit.Run(drawn_run).summary()["confusion"] is None
+
+
 @pytest.mark.parametrize("stopped_in", ["predict", "explain", None])
 def test_a_notebook_shows_the_summary(stopped_in: str | None, drawn_run: Path, tmp_path: Path):
     path = stop_run(drawn_run, tmp_path / "run", stopped_in) if stopped_in else drawn_run

@@ -239,27 +239,26 @@ def _reason(verdict: str, causal_q: float | None, enriched_q: float | None) -> s
     special = enriched_q is not None and enriched_q < SIGNIFICANT
     if acts and special and verdict != CAUSAL:
         return (
-            "Painting it out acts, and errors look there more often than correct images of the same"
-            " predicted class, but the effect is small: too few errors turn right without it, and"
-            " too few correct images turn wrong with it."
+            "Painting it out acts, and errors look there more often than comparable correct images,"
+            " but the effect is small: too few errors turn right without it, and too few correct"
+            " images turn wrong with it."
         )
     if acts and special:
         return (
             "Painting it out acts more than painting elsewhere, and errors look there more often"
-            " than correct images of the same predicted class."
+            " than correct images of the same predicted class and of the same true class."
         )
     if acts:
         return (
-            "Painting it out acts more than painting elsewhere, but correct images of the same"
-            " predicted class look there about as often: the model uses it, and it is not shown to"
-            " mislead."
+            "Painting it out acts more than painting elsewhere, but comparable correct images look"
+            " there about as often: the model uses it, and it is not shown to mislead."
         )
     if special:
         return (
-            "Errors look there more often than correct images of the same predicted class, but"
-            " painting it out is not shown to act more than painting elsewhere."
+            "Errors look there more often than comparable correct images, but painting it out is not"
+            " shown to act more than painting elsewhere."
         )
     return (
-        "Painting it out is not shown to act more than painting elsewhere, and correct images of"
-        " the same predicted class look there about as often."
+        "Painting it out is not shown to act more than painting elsewhere, and comparable correct"
+        " images look there about as often."
     )
