@@ -255,8 +255,8 @@ def _reason(verdict: str, causal_q: float | None, enriched_q: float | None) -> s
         )
     if special:
         return (
-            "Errors look there more often than comparable correct images, but painting it out is not"
-            " shown to act more than painting elsewhere."
+            "Errors look there more often than comparable correct images, but painting it out is"
+            " not shown to act more than painting elsewhere."
         )
     return (
         "Painting it out is not shown to act more than painting elsewhere, and comparable correct"
