@@ -36,8 +36,14 @@ PLAIN_FILES = (
 )
 
 
+REMEMBERED = {
+    "macros/words.html": ("name", "quoted", "confusion"),
+    "macros/frame.html": ("nav", "foot"),
+}
+"""Macros whose text is kept, by template; they depend on nothing but their arguments."""
+
 N_REMEMBERED = 4096
-"""So many names are kept as they were printed last."""
+"""So many texts of each are kept, those that were asked for last."""
 
 
 class Sink(Protocol):
@@ -84,10 +90,12 @@ def make_environment() -> jinja2.Environment:
 
 
 def _remember_names(environment: jinja2.Environment) -> None:
-    """Keep what the macros for names return: pages of errors ask for the same ones all the time."""
-    module = environment.get_template("macros/words.html").module
-    for name in ("name", "quoted", "confusion"):
-        setattr(module, name, lru_cache(maxsize=N_REMEMBERED, typed=True)(getattr(module, name)))
+    """Keep what macros return for names and frames: pages of errors ask for the same ones."""
+    for template, names in REMEMBERED.items():
+        module = environment.get_template(template).module
+        for name in names:
+            macro = getattr(module, name)
+            setattr(module, name, lru_cache(maxsize=N_REMEMBERED, typed=True)(macro))
 
 
 @dataclass(frozen=True)
