@@ -41,7 +41,7 @@ def test_every_page_opens_from_disk_without_a_problem(tab, hostile):
     for path in pages:
         opened.open(path.relative_to(hostile.path / "report").as_posix())
         assert opened.page.title() != "stolen"
-    assert len(pages) == 16 + 12 + 4 + 3  # errors, pages at the top, targets, slices
+    assert len(pages) == 16 + 13 + 4 + 3  # errors, pages at the top, targets, slices
 
 
 def test_nothing_overflows_at_any_width(tab, hostile, binary):
