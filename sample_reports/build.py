@@ -13,7 +13,10 @@ from pathlib import Path
 from parts import audit_parts
 
 from audit.demo import run_demo
+from audit.report.pages import FolderSink
+from audit.report.render import ReportOptions, write_pages
 from audit.results import Run
+from audit.run_folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "docs" / "images" / "report.png"
@@ -28,11 +31,13 @@ def main() -> None:
 
 
 def build(make_run: Callable[[Path], Run], target: Path) -> None:
-    """Audit in a temporary folder, and put the report in the place of the one that is here."""
+    """Audit in a temporary folder, and put a report to share in the place of the one here."""
     with tempfile.TemporaryDirectory() as folder:
-        report = make_run(Path(folder) / target.name).report_path.parent
+        run = make_run(Path(folder) / target.name)
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(report, target)
+        write_pages(
+            RunFolder(run.path), FolderSink(target), options=ReportOptions(with_times=True)
+        )
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     sys.stdout.write(f"{target}: {size / 1e6:.1f} MB\n")
     if size > MOST_BYTES:

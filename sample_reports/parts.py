@@ -151,7 +151,7 @@ def _draw_picture(row: dict, generator: np.random.Generator) -> np.ndarray:
     picture = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     picture += generator.normal(0, 5, picture.shape).astype(np.float32)
     if row["station"] == OUT_OF_FOCUS:
-        picture = 0.7 * cv2.GaussianBlur(picture, None, 2.0)
+        picture = 0.67 * cv2.GaussianBlur(picture, None, 2.1)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

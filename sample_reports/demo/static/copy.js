@@ -2,7 +2,7 @@
 // clipboard is closed, that element is selected; beside `data-copy` it is the path.
 "use strict";
 
-(() => {
+onPage(() => {
   for (const button of document.querySelectorAll("[data-copy], [data-copy-from]")) {
     button.hidden = false;
     const source = document.getElementById(button.dataset.copyFrom ?? "path");
@@ -18,4 +18,4 @@
       setTimeout(() => { button.textContent = label; }, 1500);
     });
   }
-})();
+});

@@ -1,18 +1,12 @@
 // Unpacks the maps of a page and paints them. The rule is that of audit/report/images.py.
 "use strict";
 
-// Turns base64 of a zlib stream into bytes.
-async function unpack(text) {
-  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-// Reads the page's data: layers in the model's order, and per role a peak and a map for each of them.
+// Reads the page's data: layers in the model's order, and per role a peak and a map for each of them,
+// as heats of 0 to 255. How they are packed is said in audit/report/maps.py.
 async function readMaps(data) {
-  const table = JSON.parse(new TextDecoder().decode(await unpack(data.layers)));
-  const layers = table.map(([name, kind, stage, height, width, ownHeight, ownWidth]) => (
-    { name, kind, stage, height, width, ownHeight, ownWidth }));
+  const table = JSON.parse(new TextDecoder().decode(await unpack(LAYERS)));
+  const layers = table.map(([name, kind, stage, height, width, ownHeight, ownWidth, steps]) => (
+    { name, kind, stage, height, width, ownHeight, ownWidth, steps }));
   const bytes = await unpack(data.maps);
   const view = new DataView(bytes.buffer);
   const roles = {};
@@ -25,7 +19,7 @@ async function readMaps(data) {
       const end = start + layer.height * layer.width;
       maps.push({
         peak: view.getFloat32(row * peakBytes + 4 * n, true),
-        values: bytes.subarray(start, end),
+        values: Float32Array.from(addUp(bytes, start, layer, layers[n - 1]), (step) => (step * 255) / layer.steps),
         height: layer.height,
         width: layer.width,
       });
@@ -34,6 +28,18 @@ async function readMaps(data) {
     roles[role] = maps;
   });
   return { layers, roles };
+}
+
+// Turns the differences of one map into steps, in place. The map before it holds its steps already.
+function addUp(bytes, start, layer, before) {
+  const { height, width, steps } = layer;
+  const map = bytes.subarray(start, start + height * width);
+  for (let n = 1; n < map.length; n += 1) map[n] = (map[n] + map[n % width ? n - 1 : n - width]) & steps;
+  if (before && before.height === height && before.width === width && before.steps === steps) {
+    const last = bytes.subarray(start - map.length, start);
+    for (let n = 0; n < map.length; n += 1) map[n] = (map[n] + last[n]) & steps;
+  }
+  return map;
 }
 
 // The share of the layer's scale that this map reaches: its peak by the larger peak of all roles.

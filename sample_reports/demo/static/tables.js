@@ -1,7 +1,8 @@
-// Makes the columns of tables marked `data-sortable` sort at a click.
+// Makes the columns of tables marked `data-sortable` sort at a click, and gives those marked
+// `data-searchable` a field, named by the mark, that keeps the rows whose first cell has the text.
 "use strict";
 
-(() => {
+onPage((page) => {
   const compareText = new Intl.Collator("en", { numeric: true }).compare;
 
   // A cell's number, or its text where it holds none. Undefined numbers come last either way.
@@ -28,7 +29,7 @@
     body.append(...rows.map((item) => item.row));
   }
 
-  for (const table of document.querySelectorAll("table[data-sortable]")) {
+  function makeSortable(table) {
     [...table.tHead.rows[0].cells].forEach((header, column) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -38,4 +39,42 @@
       header.append(button);
     });
   }
-})();
+
+  function makeSearchable(table) {
+    const rows = [...table.tBodies[0].rows].map((row) => ({ row, text: row.cells[0].textContent.toLowerCase() }));
+    const bar = document.createElement("div");
+    bar.className = "filters filters-table";
+    const label = bar.appendChild(document.createElement("label"));
+    label.className = "search";
+    label.textContent = `${table.dataset.searchable} `;
+    const field = label.appendChild(document.createElement("input"));
+    field.type = "search";
+    field.autocomplete = "off";
+    field.spellcheck = false;
+    const found = bar.appendChild(document.createElement("p"));
+    found.className = "filter-count";
+    found.setAttribute("role", "status");
+    table.closest(".scroll").before(bar);
+
+    function search() {
+      const wanted = field.value.trim().toLowerCase();
+      let n = 0;
+      for (const { row, text } of rows) {
+        row.hidden = !text.includes(wanted);
+        n += row.hidden ? 0 : 1;
+      }
+      found.textContent = wanted ? `${n.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows` : "";
+    }
+
+    // After a short rest, so that a reader of the screen is told one count and not one per letter.
+    let rest = 0;
+    field.addEventListener("input", () => {
+      clearTimeout(rest);
+      rest = setTimeout(search, 120);
+    });
+    page.signal.addEventListener("abort", () => clearTimeout(rest));
+  }
+
+  for (const table of document.querySelectorAll("table[data-sortable]")) makeSortable(table);
+  for (const table of document.querySelectorAll("table[data-searchable]")) makeSearchable(table);
+});

@@ -1,42 +1,114 @@
 // The page of an error: overlays with opacity and colours, the viewer of all layers, the mask.
-// Its state is in the URL's hash, so that a view can be sent.
+// Its state is in the address, so that a view can be sent, and goes along to the next error. There
+// `from` is the state of the gallery that the reader came from.
 "use strict";
 
-(async () => {
-  const chunk = document.getElementById("maps");
-  if (!chunk) return;
+onPage(async (page) => {
+  const KEYS = ["layer", "role", "colours", "opacity", "threshold", "speed", "from"];
+  const byId = (id) => document.getElementById(id);
+  if (!document.querySelector("[data-error]")) return;
+  const links = startLinks();
+  const chunk = byId("maps");
+  const photo = document.querySelector(".views .photo");
+  if (!chunk || !photo) return;
   const maps = await readMaps(JSON.parse(chunk.textContent));
   const last = maps.layers.length - 1;
   const lastOwn = Math.max(0, maps.layers.findLastIndex((layer) => layer.name !== "fused"));
-  const byId = (id) => document.getElementById(id);
-  const start = { layer: last, role: "predicted", colours: "inferno", opacity: 85, threshold: 70 };
+  const start = { layer: last, role: "predicted", colours: "inferno", opacity: 85, threshold: 70, speed: 10 };
   let state = { ...start };
-  let timer = null;
+  let frame = null;
+  let writing = null;
+  let written = { at: 0, text: null };
 
+  const names = Object.fromEntries(Object.keys(maps.roles).map((role) => (
+    [role, document.querySelector(`.views [data-role=${role}]`).closest("figure").querySelector("bdi").textContent])));
+  const viewer = byId("viewer");
+  buildViewer();
   const views = [...document.querySelectorAll("[data-view]")].map((element) => ({
     element,
     canvas: addCanvas(element),
     role: element.dataset.role,
     layer: element.dataset.layer,
   })).filter((view) => view.canvas);
-  const maskElement = document.querySelector("[data-mask]");
+  const maskElement = viewer.querySelector("[data-mask]");
   const mask = { element: maskElement, canvas: addCanvas(maskElement) };
   const legend = [...document.querySelectorAll("[data-legend]")].map((element) => (
     element.appendChild(document.createElement("canvas"))));
-  const names = {};
-  for (const input of document.querySelectorAll("[name=role]")) {
-    names[input.value] = input.parentElement.querySelector("bdi").textContent;
+  const { buttons: strip, stages } = buildStrip();
+  buildStageBar();
+
+  // The state in the address, without what is none of this page's, such as the name of a place.
+  function viewState() {
+    const parts = page.state;
+    for (const key of [...parts.keys()]) if (!KEYS.includes(key)) parts.delete(key);
+    return parts;
   }
-  const strip = buildStrip();
+
+  // Links to other errors take the view along, the one to the gallery what was chosen there.
+  function startLinks() {
+    const { error } = document.querySelector("[data-error]").dataset;
+    const put = (link, text) => link?.setAttribute("href", link.getAttribute("href").match(/^(?:#\/)?[^#]*/)[0] + (text && `#${text}`));
+    const relink = () => {
+      const parts = viewState();
+      const gallery = new URLSearchParams(parts.get("from") ?? "");
+      gallery.set("at", error);
+      put(byId("up"), String(gallery));
+      for (const link of document.querySelectorAll("[data-error-link]")) put(link, String(parts));
+    };
+    const turn = { ArrowLeft: "previous-error", ArrowRight: "next-error", Escape: "up" };
+    document.addEventListener("keydown", (event) => {
+      const taken = event.key === "Escape" ? "select, dialog" : "input, select, button, dialog, #viewer, .scroll";
+      if (report.isFree(event, taken)) byId(turn[event.key])?.click();
+    }, { signal: page.signal });
+    page.addKeys([["←", "→"], "error before, error after"], [["Esc"], "back to all errors"]);
+    page.onState(relink);
+    relink();
+    return { relink };
+  }
 
   function addCanvas(element) {
-    const photo = element.querySelector(".photo");
-    if (!photo) return null;
+    if (!element.querySelector(".photo")) return null;
     element.querySelector(".heat")?.remove();
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("aria-hidden", "true");
+    const canvas = make("canvas", { "aria-hidden": "true" });
     element.append(canvas);
     return { node: canvas, height: Number(photo.getAttribute("height")), width: Number(photo.getAttribute("width")) };
+  }
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  // What is of no use without a script is made here: the controls of the overlays and the viewer.
+  function buildViewer() {
+    document.querySelector(".section-head").append(make("div", { class: "tools" },
+      make("label", {}, "Opacity ", make("input", { type: "range", id: "opacity", min: 0, max: 100, step: 5, autocomplete: "off" })),
+      make("label", {}, "Colours ", make("select", { id: "colours", autocomplete: "off" }, ...Object.keys(COLOURS).map((key) => make("option", {}, key))))));
+    const picture = (data, label, title, below) => {
+      const shown = photo.cloneNode();
+      shown.alt = label;
+      return make("figure", { class: "view" }, make("div", { class: "stack", ...data }, shown), make("figcaption", {}, make("strong", {}, ...title), make("span", { class: "muted" }, ...below)));
+    };
+    const range = (id, attributes, ...label) => make("label", { class: "wide-range" }, make("span", {}, ...label), make("input", { type: "range", id, autocomplete: "off", ...attributes }));
+    const button = (id, text, attributes = {}) => make("button", { type: "button", class: "button", id, ...attributes }, text);
+    const roles = Object.entries(names).map(([role, text]) => make("label", {}, make("input", { type: "radio", name: "role", value: role, autocomplete: "off" }), make("span", {}, make("bdi", {}, text)), make("small", {}, role)));
+    const speeds = [[4, "slow"], [10, "normal"], [25, "fast"]].map(([value, text]) => make("option", { value }, text));
+    const layer = make("div", { class: "layer-choice" },
+      make("p", { class: "layer-name" }, make("strong", { id: "layer-name" }), make("span", { class: "muted", id: "layer-facts" })),
+      make("div", {}, range("layer", { min: 0, max: last }, "Layer"), make("div", { class: "stage-bar", id: "stage-bar", "aria-hidden": "true" })),
+      make("div", { class: "buttons" }, button("layer-previous", "←", { "aria-label": "Previous layer" }), button("play", "Play", { class: "button button-strong" }), button("layer-next", "→", { "aria-label": "Next layer" }), make("select", { id: "speed", "aria-label": "Speed", autocomplete: "off" }, ...speeds)));
+    const strip = make("div", { id: "strip", class: "strip", role: "group", "aria-label": "All layers" });
+    layer.hidden = strip.hidden = last === 0;
+    viewer.append(make("div", { class: "viewer" },
+      picture({ "data-view": "", "data-role": "chosen", "data-layer": "chosen" }, "The image under the chosen layer's map", ["What speaks for “", make("bdi", { class: "name", "data-chosen-class": "" }), "”"], [make("span", { id: "layer-number" })]),
+      picture({ "data-mask": "" }, "The most important pixels of the image", ["Most important pixels"], [make("output", { id: "mask-share", for: "threshold" })]),
+      make("div", { class: "viewer-controls" },
+        make("fieldset", { class: "choice" }, make("legend", {}, "For the class"), ...roles),
+        layer,
+        range("threshold", { min: 5, max: 95, step: 5 }, "Important from ", make("output", { id: "threshold-text", for: "threshold" }), " of the peak"))), strip);
+    viewer.hidden = false;
   }
 
   // The strip of all maps, grouped by stage. One button is in the tab order; arrows move from there.
@@ -51,41 +123,43 @@
     const stages = [];
     for (const [key, members] of groups) {
       const first = maps.layers[members[0]];
-      const stage = make("div", "strip-stage");
-      const label = stage.appendChild(make("div", "strip-label"));
-      label.appendChild(make("b")).textContent = key === "fused" ? "All layers" : `Stage ${stages.length + 1}`;
-      label.append(key === "fused" ? "fused map" : `${first.ownHeight} × ${first.ownWidth} · ${members.length} ${members.length === 1 ? "map" : "maps"}`);
-      const row = stage.appendChild(make("div", "strip-maps"));
+      const row = make("div", { class: "strip-maps" });
       for (const n of members) {
-        const button = row.appendChild(make("button", "strip-map"));
-        button.type = "button";
-        button.title = `${n + 1}. ${maps.layers[n].name}`;
-        button.setAttribute("aria-label", `Layer ${n + 1}, ${maps.layers[n].name}`);
-        button.append(document.createElement("canvas"));
+        const button = make("button", { type: "button", class: "strip-map", title: `${n + 1}. ${maps.layers[n].name}`, "aria-label": `Layer ${n + 1}, ${maps.layers[n].name}` }, make("canvas"));
         button.addEventListener("click", () => { stop(); update({ layer: n }); });
-        buttons[n] = button;
+        buttons[n] = row.appendChild(button);
       }
-      stages.push(stage);
+      const isFused = key === "fused";
+      const size = isFused ? ["fused map"] : [`${first.ownHeight} × ${first.ownWidth}`, `${members.length} ${members.length === 1 ? "map" : "maps"}`];
+      const label = make("div", { class: "strip-label" }, make("b", {}, isFused ? "All layers" : `Stage ${stages.length + 1}`), ...size.map((text) => make("span", {}, text)));
+      const stage = make("div", { class: "strip-stage" }, label, row);
+      stages.push({ element: stage, members, name: key === "fused" ? "" : String(stages.length + 1) });
     }
-    byId("strip").replaceChildren(...stages);
-    return buttons;
+    byId("strip").replaceChildren(...stages.map((stage) => stage.element));
+    return { buttons, stages };
   }
 
-  function make(tag, name = "") {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    return element;
+  // Under the slider: as wide as the stage has layers.
+  function buildStageBar() {
+    byId("stage-bar").replaceChildren(...stages.map((stage) => {
+      stage.part = make("span", {}, stage.name);
+      stage.part.style.flexGrow = stage.members.length;
+      return stage.part;
+    }));
   }
 
-  function drawViews() {
+  function drawViews(previous) {
     for (const view of views) {
       const role = view.role === "chosen" ? state.role : view.role;
       const layer = { chosen: state.layer, fused: last, last: lastOwn }[view.layer];
-      const share = shareOfScale(maps, role, layer);
       const { node, height, width } = view.canvas;
-      const heat = enlarge(maps.roles[role][layer], share, height, width);
+      const share = shareOfScale(maps, role, layer);
+      const shown = `${role} ${layer}`;
+      if (view.shown !== shown) view.heat = enlarge(maps.roles[role][layer], share, height, width);
+      else if (previous?.colours === state.colours && previous?.opacity === state.opacity) continue;
+      view.shown = shown;
       view.element.style.setProperty("--grey", Math.min(1, state.opacity / 50));
-      paintHeat(node, heat, height, width, state.colours, state.opacity / 100);
+      paintHeat(node, view.heat, height, width, state.colours, state.opacity / 100);
       node.hidden = share === 0;
       sayEmpty(view.element, share === 0, whatIsEmpty(layer === last && view.layer !== "chosen"), names[role]);
     }
@@ -118,8 +192,7 @@
   function sayEmpty(element, empty, what, name) {
     element.querySelector(".view-empty")?.remove();
     if (!empty) return;
-    const note = element.appendChild(make("span", "view-empty"));
-    note.append(`${what} speaks for “`, Object.assign(make("bdi"), { textContent: name }), "”");
+    element.append(make("span", { class: "view-empty" }, `${what} speaks for “`, make("bdi", {}, name), "”"));
   }
 
   function drawStrip() {
@@ -141,10 +214,17 @@
       if (n === state.layer) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     });
+    for (const stage of stages) {
+      const isCurrent = stage.members.includes(state.layer);
+      stage.element.classList.toggle("is-current", isCurrent);
+      stage.part.classList.toggle("is-current", isCurrent);
+    }
     const layer = maps.layers[state.layer];
-    byId("layer-name").textContent = layer.name === "fused" ? "All layers, fused" : layer.name;
-    byId("layer-facts").textContent = `${state.layer + 1} of ${maps.layers.length} · ${layer.kind} · ${layer.ownHeight} × ${layer.ownWidth}`;
-    byId("layer").setAttribute("aria-valuetext", `${state.layer + 1}, ${layer.name}`);
+    const stage = stages.find(({ members }) => members.includes(state.layer)).name;
+    byId("layer-name").textContent = layer.name === "fused" ? "All layers, fused" : layer.name.replaceAll("/", "/\u200b");
+    byId("layer-facts").textContent = `${state.layer + 1} of ${maps.layers.length} · ${stage ? `stage ${stage} · ` : ""}${layer.kind} · ${layer.ownHeight}\u00a0×\u00a0${layer.ownWidth}`;
+    byId("layer-number").textContent = state.layer === last ? (last > 0 ? "all layers" : "") : `layer ${state.layer + 1} of ${maps.layers.length}`;
+    byId("layer").setAttribute("aria-valuetext", `${state.layer + 1}${stage ? `, stage ${stage}` : ""}, ${layer.name}`);
   }
 
   function showControls() {
@@ -152,6 +232,7 @@
     byId("opacity").value = state.opacity;
     byId("colours").value = state.colours;
     byId("threshold").value = state.threshold;
+    byId("speed").value = state.speed;
     document.querySelector(`[name=role][value=${state.role}]`).checked = true;
     document.querySelector("[data-chosen-class]").textContent = names[state.role];
   }
@@ -159,7 +240,7 @@
   function draw(previous) {
     showControls();
     markLayer();
-    drawViews();
+    drawViews(previous);
     drawMask();
     if (!previous || previous.role !== state.role || previous.colours !== state.colours) drawStrip();
     if (!previous || previous.colours !== state.colours) drawLegend();
@@ -169,19 +250,31 @@
     const previous = state;
     state = { ...state, ...change };
     draw(previous);
-    if (!timer) writeHash();
+    if (frame === null) write();
   }
 
-  // The hash holds only what differs from the start.
+  // Browsers refuse an address that changes too often, as it would under a moving slider.
+  function write() {
+    clearTimeout(writing);
+    const wait = Math.max(0, written.at + 200 - performance.now());
+    if (wait > 0) writing = setTimeout(writeHash, wait);
+    else writeHash();
+  }
+
+  // The address holds only what differs from the start.
   function writeHash() {
+    clearTimeout(writing);
     const parts = new URLSearchParams();
     for (const key of Object.keys(start)) if (state[key] !== start[key]) parts.set(key, state[key]);
-    const hash = parts.toString();
-    if (hash !== location.hash.slice(1)) location.replace(`#${hash}`);
+    const from = page.state.get("from");
+    if (from) parts.set("from", from);
+    written = { at: performance.now(), text: String(parts) };
+    page.state = parts;
+    links.relink();
   }
 
   function readHash() {
-    const parts = new URLSearchParams(location.hash.slice(1));
+    const parts = page.state;
     const whole = (key, low, high) => {
       const value = Number.parseInt(parts.get(key) ?? "", 10);
       return Number.isNaN(value) ? start[key] : Math.min(Math.max(value, low), high);
@@ -192,23 +285,35 @@
       colours: Object.hasOwn(COLOURS, parts.get("colours")) ? parts.get("colours") : start.colours,
       opacity: whole("opacity", 0, 100),
       threshold: whole("threshold", 5, 95),
+      speed: [4, 25].includes(whole("speed", 4, 25)) ? whole("speed", 4, 25) : start.speed,
     };
   }
 
-  function stop() {
-    if (!timer) return;
-    clearInterval(timer);
-    timer = null;
-    byId("play").textContent = "Play";
-    byId("play").setAttribute("aria-pressed", "false");
-    writeHash();
+  function rest() {
+    cancelAnimationFrame(frame);
+    frame = null;
   }
 
+  function stop() {
+    if (frame === null) return;
+    rest();
+    byId("play").textContent = "Play";
+    write();
+  }
+
+  // Goes round through the layers, `speed` of them a second. Never starts by itself.
   function play() {
-    if (timer) { stop(); return; }
+    if (frame !== null) { stop(); return; }
     byId("play").textContent = "Pause";
-    byId("play").setAttribute("aria-pressed", "true");
-    timer = setInterval(() => update({ layer: (state.layer + 1) % maps.layers.length }), 120);
+    let shown = performance.now();
+    const next = (now) => {
+      const steps = Math.floor(((now - shown) * state.speed) / 1000);
+      frame = requestAnimationFrame(next);
+      if (steps < 1) return;
+      shown += (1000 * steps) / state.speed;
+      update({ layer: (state.layer + steps) % maps.layers.length });
+    };
+    frame = requestAnimationFrame(next);
     if (state.layer === last) update({ layer: 0 });
   }
 
@@ -228,24 +333,37 @@
     input.addEventListener("change", () => update({ role: input.value }));
   }
 
-  byId("strip").addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by) return;
+  byId("speed").addEventListener("change", (event) => update({ speed: Number(event.target.value) }));
+
+  // Keys of the viewer. A button of the strip is chosen by moving to it, so Space is free to play.
+  const ownKeys = "select, input[type=radio], button:not(.strip-map)";
+  const moves = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => step(-state.layer), End: () => step(last - state.layer) };
+  viewer.addEventListener("keydown", (event) => {
+    if (!report.isFree(event, ownKeys)) return;
+    if (event.key === " ") play();
+    else if (moves[event.key] && event.target.type !== "range") moves[event.key]();
+    else return;
     event.preventDefault();
-    step(by);
-    strip[state.layer].focus();
+    if (event.target.matches(".strip-map")) strip[state.layer].focus();
   });
-
-  // Arrows turn the pages where nothing else wants them; Escape goes back to all errors.
+  viewer.addEventListener("keyup", (event) => {
+    if (event.key === " " && event.target.matches(".strip-map")) event.preventDefault();
+  });
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.defaultPrevented) return;
-    if (event.target.closest("input, select, button, #viewer")) return;
-    const id = { ArrowLeft: "previous-error", ArrowRight: "next-error", Escape: "up" }[event.key];
-    if (id) byId(id)?.click();
-  });
+    const by = { ",": -1, "[": -1, ".": 1, "]": 1 }[event.key];
+    if (by && last > 0 && report.isFree(event, "select, textarea, dialog")) step(by);
+  }, { signal: page.signal });
+  if (last > 0) {
+    page.addKeys([[",", "."], "layer before, layer after"], [["Space"], "play or pause, in the viewer"]);
+  }
+  document.addEventListener("click", () => { if (frame === null) writeHash(); }, { capture: true, signal: page.signal });
 
-  window.addEventListener("hashchange", () => {
+  page.onState(() => {
     const previous = state;
+    // Word of what was written here may come late, when the view has moved on.
+    const text = report.address.read();
+    if (text === written.text || byId(text)) return;
+    written.text = null;
     const wanted = readHash();
     if (Object.keys(start).some((key) => wanted[key] !== state[key])) {
       stop();
@@ -254,8 +372,7 @@
     }
   });
 
-  for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
   state = readHash();
   draw(null);
-  document.documentElement.dataset.ready = "true";
-})();
+  page.signal.addEventListener("abort", () => { rest(); clearTimeout(writing); });
+});
