@@ -9,10 +9,11 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from audit import __version__
+from audit.compare_command import compare
 from audit.config import AuditConfig, option_name
 from audit.errors import AuditError
 from audit.stopping import Stopped, stoppable
-from audit.terminal import line, print_run
+from audit.terminal import line, print_run, report_to
 
 EXIT_ERROR = 1
 GO_ON = "Nothing that is done is lost: start the same command again to go on."
@@ -117,16 +118,16 @@ def run(
         with stoppable(GO_ON):
             result = run_audit(model, data, out, config=config, **given)
     except Stopped as exc:
-        _notify(command, failure(exc, out, exc.exit_code).summary)
+        report_to(command, failure(exc, out, exc.exit_code).summary)
         raise
     except Exception as exc:
-        _notify(command, failure(exc, out).summary)
+        report_to(command, failure(exc, out).summary)
         raise
     ending = end_of(result)
     print_run(ending.summary)
     for label, text in ending.notes:
         line(label, text)
-    _notify(command, ending.summary)
+    report_to(command, ending.summary)
     click.echo(result.report_path)
     if ending.exit_code:
         sys.exit(ending.exit_code)
@@ -391,10 +392,4 @@ def demo(out: Path) -> None:
     click.echo(result.report_path)
 
 
-def _notify(command: list[str] | None, summary: dict[str, Any]) -> None:
-    """Run the user's own command, if there is one; that it fails is no failure of the run."""
-    from audit.notify import notify
-
-    trouble = notify(command, summary) if command is not None else None
-    if trouble is not None:
-        click.echo(f"WARNING: the command of `--notify-cmd` failed: {trouble}.", err=True)
+main.add_command(compare)

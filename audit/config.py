@@ -23,9 +23,13 @@ Method = Literal["gradcam", "article", "gradcam++", "hirescam", "layercam", "occ
 Fusion = Literal["consensus", "mean", "article"]
 KeepMaps = Literal["full", "compact", "fused"]
 Causal = Literal["off", "quick", "full"]
+Engine = Literal["local", "ray"]
 
 MAX_PIXELS = 250_000_000
 """The largest sensors in telephones have 200 million; decoded, so many take 750 MB."""
+
+PLACES = ("engine", "address", "workers", "gpus_per_worker")
+"""Options that say where an audit runs: they change no result, and no run folder keeps them."""
 
 
 class AuditConfig(BaseModel):
@@ -174,6 +178,31 @@ class AuditConfig(BaseModel):
         bool,
         Field(description="Run code that the model file brings along, such as Lambda layers."),
     ] = False
+    engine: Annotated[
+        Engine,
+        Field(
+            description="Who does the shards: 'local', this process, or 'ray', workers on a Ray"
+            " cluster that reach the same files by the same paths. Results are the same."
+        ),
+    ] = "local"
+    address: Annotated[
+        str,
+        Field(
+            description="With --engine ray: 'local' starts a cluster on this machine, 'auto' finds"
+            " the one that this machine is a part of, ray://HOST:PORT is one elsewhere."
+        ),
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="With --engine ray: workers at once.  [default: one on each GPU if"
+            " --gpus-per-worker is given, or else on each machine]",
+        ),
+    ] = None
+    gpus_per_worker: Annotated[
+        float, Field(ge=0, description="With --engine ray: GPUs of each worker, such as 1 or 0.5.")
+    ] = 0
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -213,6 +242,13 @@ class AuditConfig(BaseModel):
     @classmethod
     def _check_memory(cls, value: str) -> str:
         parse_memory(value)
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        if value not in ("local", "auto") and not re.fullmatch(r"ray://[^/\s]+:\d+", value):
+            raise ValueError("give local, auto or ray://HOST:PORT")
         return value
 
     @field_validator("label_regex", "layers")

@@ -84,3 +84,5 @@ def _left_out(run: Run) -> Iterator[str]:
             yield f"the model's scores of {n_undefined} images are no numbers, {passes}; {named}"
     if any(warning["kind"] == "unexplained" for warning in run.manifest["warnings"]):
         yield "images without a heat-map; the warning above says why"
+    if any(warning["kind"] == "untested" for warning in run.manifest["warnings"]):
+        yield "errors whose causes were not tested; the warning above says why"

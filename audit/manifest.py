@@ -108,11 +108,16 @@ def _new_manifest(
         "fusion": None,
         "explain_batch_size": None,
         "fingerprints": fingerprints,
-        "versions": {"python": python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": installed_versions(),
         "scaling_check": None,
         "warnings": [],
         "stages": {name: {"state": "waiting", "seconds": None} for name in STAGES},
     }
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that make results."""
+    return {"python": python_version()} | {name: version(name) for name in _PACKAGES}
 
 
 def _refuse_changes(

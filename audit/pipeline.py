@@ -7,11 +7,12 @@ stages wrote; disk is the truth, so an audit that was killed goes on where it st
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit.config import make_config
+from audit.config import PLACES, make_config
+from audit.engines import ray
 from audit.errors import ResourceError, RunFolderError
 from audit.inputs import Inputs, check_limits_fit, positive_index
 from audit.manifest import STAGES, now, open_log, open_manifest
@@ -19,6 +20,7 @@ from audit.results import Run
 from audit.run_folder import RunFolder
 from audit.stages import diagnosis, explanation, prediction, rendering
 from audit.stages.context import Context
+from audit.stages.remote import check_can_be_sent
 
 if TYPE_CHECKING:
     import keras
@@ -80,17 +82,21 @@ def run(
     """
     settings = make_config(options, Path(config) if config else None)
     inputs = Inputs(model, data, settings)
+    if settings.engine == "ray":
+        check_can_be_sent(inputs)
+        ray.check_installed()
     audit = Context(inputs, RunFolder(out), settings, progress)
     positive_index(audit.class_names, settings.positive)  # Looked at before anything is written.
     check_limits_fit(audit.class_names, settings.fail_under)
     fingerprints = {"model": inputs.model_fingerprint(), "data": inputs.listing.fingerprint()}
-    with open_log(audit.folder):
+    session = ray.session() if settings.engine == "ray" else nullcontext()
+    with open_log(audit.folder), session:
         audit.manifest = open_manifest(
             audit.folder,
             inputs.listing,
             inputs.data_name,
             fingerprints,
-            settings.model_dump(mode="json"),
+            settings.model_dump(mode="json", exclude=set(PLACES)),
         )
         for name in STAGES:
             if not _is_current(audit, name):

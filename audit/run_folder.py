@@ -49,10 +49,15 @@ class Receipt:
 
 
 class RunFolder:
-    """An open run folder. Reading never changes it."""
+    """An open run folder. Reading never changes it.
 
-    def __init__(self, path: Path | str) -> None:
+    Attributes:
+        writer: a name of its own for each of several processes that write shards at once.
+    """
+
+    def __init__(self, path: Path | str, writer: str = "") -> None:
         self.path = Path(path)
+        self.writer = writer
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
@@ -152,7 +157,8 @@ class RunFolder:
     def write_shard(self, stage: str, index: int, table: pa.Table, receipt: Receipt) -> None:
         """Write one shard with its receipt inside, so that both are there or neither."""
         metadata = {"receipt": json.dumps([receipt.n_done, receipt.left_out])}
-        write_parquet(self.shard_path(stage, index), table.replace_schema_metadata(metadata))
+        path = self.shard_path(stage, index)
+        write_parquet(path, table.replace_schema_metadata(metadata), self.writer)
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
         """Return the receipt of a finished shard, or `None` if the shard is missing or torn."""
@@ -268,9 +274,9 @@ def to_arrow(frame: pd.DataFrame, schema: pa.Schema | None) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table, writer: str = "") -> None:
     """Write a table atomically, compressed with zstd."""
-    with atomic(path, table.nbytes) as temporary:
+    with atomic(path, table.nbytes, writer) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -288,9 +294,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def atomic(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
-    """Give a temporary name in the same folder; then flush, rename, and flush the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def atomic(path: Path, n_bytes: int | None = None, writer: str = "") -> Iterator[Path]:
+    """Give a temporary name in the same folder; then flush, rename, and flush the folder.
+
+    Args:
+        n_bytes: how large the file becomes at most, if that is known.
+        writer: makes the name one's own where several processes may write the same file.
+    """
+    temporary = path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
     with writing(path, n_bytes):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,3 +65,12 @@ def _print_diagnosis(findings: list[dict[str, Any]], targets: list[dict[str, Any
     left = max(0, len(findings) - SHOWN), max(0, len(targets) - SHOWN)
     if any(left):
         line("more", f"{left[0]} findings and {left[1]} targets are in the report")
+
+
+def report_to(command: list[str] | None, summary: dict[str, Any]) -> None:
+    """Run the user's own command, if there is one; that it fails is no failure of the run."""
+    from audit.notify import notify
+
+    trouble = notify(command, summary) if command is not None else None
+    if trouble is not None:
+        click.echo(f"WARNING: the command of `--notify-cmd` failed: {trouble}.", err=True)

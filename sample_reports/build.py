@@ -35,9 +35,7 @@ def build(make_run: Callable[[Path], Run], target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder) / target.name)
         shutil.rmtree(target, ignore_errors=True)
-        write_pages(
-            RunFolder(run.path), FolderSink(target), options=ReportOptions(with_times=True)
-        )
+        write_pages(RunFolder(run.path), FolderSink(target), options=ReportOptions(with_times=True))
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     sys.stdout.write(f"{target}: {size / 1e6:.1f} MB\n")
     if size > MOST_BYTES:

@@ -35,13 +35,14 @@ def command(*arguments: str) -> str:
         command("run", "--help"),
         command("demo", "--help"),
         command("find", "--help"),
+        command("compare", "--help"),
         command("--version"),
     ],
 )
 def test_importing_and_help_load_nothing_heavy(code: str):
     loaded = loaded_after(code)
     assert "audit" in loaded
-    assert not loaded & {"tensorflow", "keras", "pandas", "numpy", "sklearn", "scipy", "cv2"}
+    assert not loaded & {"tensorflow", "keras", "pandas", "numpy", "sklearn", "scipy", "cv2", "ray"}
 
 
 def test_rendering_and_showing_need_no_tensorflow(drawn_run: Path):
@@ -50,6 +51,7 @@ def test_rendering_and_showing_need_no_tensorflow(drawn_run: Path):
         command("show", str(drawn_run)),
         command("show", str(drawn_run), "--json"),
         "import audit; audit.run; audit.Run",
+        "import audit.compare.compare_folder, audit.compare.regressions",
     ):
         assert not loaded_after(code) & {"tensorflow", "keras"}, code
 

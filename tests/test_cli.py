@@ -22,7 +22,7 @@ from audit.config import AuditConfig, option_name
 from audit.run_folder import RunFolder
 from audit.run_lock import locked
 
-COMMANDS = ("run", "report", "show", "find", "inspect", "demo")
+COMMANDS = ("run", "report", "show", "find", "compare", "inspect", "demo")
 SHARDS = [
     part for name, value in drawn_set.SHARDS.items() for part in (option_name(name), str(value))
 ]

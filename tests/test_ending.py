@@ -28,6 +28,7 @@ def changed(finished: Path, path: Path, **changes: Any) -> audit.Run:
 
 
 UNEXPLAINED = [{"kind": "unexplained", "text": "2 images could not be read again."}]
+UNTESTED = [{"kind": "untested", "text": "2 errors could not be read again."}]
 KEPT = {"fail_under": {"accuracy": 0.7}}
 MISSED = {"fail_under": {"accuracy": 0.7, "recall": 0.99}}
 
@@ -39,6 +40,7 @@ MISSED = {"fail_under": {"accuracy": 0.7, "recall": 0.99}}
         ({"n_unreadable": 3}, 3, ["LEFT OUT", "finished"]),
         ({"n_unreadable": 3, "max_unreadable": 3}, 0, ["finished"]),
         ({"warnings": UNEXPLAINED}, 3, ["LEFT OUT", "finished"]),
+        ({"warnings": UNTESTED}, 3, ["LEFT OUT", "finished"]),
         (KEPT, 0, ["gate kept", "finished"]),
         (MISSED, 4, ["gate kept", "GATE MISSED", "finished"]),
         (

@@ -10,12 +10,14 @@ import errno
 import json
 import re
 import shutil
+import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import MagicMock
 
 import drawn_set
 import h5py
@@ -26,17 +28,23 @@ import tensorflow as tf
 
 import audit
 from audit import errors, pipeline
+from audit.compare.compare_folder import check_out
+from audit.compare.comparison import compare_runs
 from audit.config import make_config, parse_budget
 from audit.disk import writing
+from audit.engines import ray as ray_engine
 from audit.errors import AuditError
 from audit.explain.maps import Explainer
+from audit.inputs import Inputs
 from audit.notify import parse_command
 from audit.predict.inference import Predictor
 from audit.predict.metrics import compute_metrics
 from audit.predict.model import wrap_model
 from audit.results import Run
-from audit.run_folder import RunFolder
+from audit.run_folder import RunFolder, ShardSpec
 from audit.run_lock import locked
+from audit.stages.context import Context
+from audit.stages.remote import site_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "messages.md"
@@ -297,6 +305,19 @@ def run_in_use(bench: Bench) -> None:
         bench.audit()
 
 
+def compare(bench: Bench, *runs: Path, labels: list[str] | None = None) -> None:
+    """Compare the finished run with others, or with itself."""
+    compare_runs([bench.finished, *(runs or (bench.finished,))], labels)
+
+
+def compare_other_images(bench: Bench) -> None:
+    run = bench.own_run()
+    images = RunFolder(run).read_table("images")
+    images["y_true"] = 1 - images["y_true"]
+    RunFolder(run).write_table("images", images)
+    compare(bench, run)
+
+
 def search(bench: Bench, target: str = "T1", pool: Path | None = None, **options: Any) -> None:
     """Search a pool in which all is right but what the trigger changes."""
     import search_fixture
@@ -358,6 +379,47 @@ def demo_below_a_file(bench: Bench) -> None:
     run_demo(bench.file("file") / "demo")
 
 
+def without_ray(bench: Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        bench.audit(engine="ray")
+
+
+def no_cluster(bench: Bench) -> None:
+    ray = MagicMock()
+    ray.is_initialized.return_value = False
+    ray.init.side_effect = ConnectionError("Could not find any running Ray instance.\nMore.")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", ray)
+        ray_engine.connect(ray_engine.Cluster("auto"))
+
+
+def dying_workers(deaths: int, task: Any = None, quarantined: bool = False) -> None:
+    """Tell a driver of shards that workers die."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", MagicMock())
+        nothing = ray_engine.Cluster(workers=1)
+        driver = ray_engine._Driver(MagicMock(), MagicMock(), nothing, MagicMock(), MagicMock())
+    if quarantined:
+        driver._quarantines[0] = MagicMock()
+    for _ in range(deaths):
+        driver._bury(task, ConnectionError("The actor died."))
+
+
+def files_of_workers_not_seen(bench: Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_engine, "PATIENCE", 0)
+        ray_engine._wait_for_files(RunFolder(bench.tmp), [ONE_SHARD])
+
+
+def open_site(bench: Bench, **changes: Any) -> None:
+    """Open a finished run as a worker on another machine, where something is not the same."""
+    config, folder = make_config({}), RunFolder(bench.finished)
+    inputs = Inputs(bench.model, bench.data, config)
+    site = site_of(Context(inputs, folder, config, False, folder.read_manifest()))
+    replace(site, **changes).open(lambda kind, text: None)
+
+
 def spatial_output(bench: Bench) -> None:
     bench.audit(net(keras.layers.Conv2D(2, 3)))
 
@@ -367,6 +429,7 @@ def einsum_head(bench: Bench) -> None:
     Predictor(wrap_model(model), "none")
 
 
+ONE_SHARD = ShardSpec("predictions", 0, (0, 1))
 TWO_LABELS = ("path,label", "a.png,cat", "b.png,dog")
 IMAGES = np.zeros((4, 8, 8, 3), np.float32)
 
@@ -382,6 +445,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(classes="cats"),
         lambda b: b.audit(classes="cats,cats"),
         lambda b: b.audit(fail_under="acuracy=0.9"),
+        lambda b: b.audit(address="head:6379"),
         lambda b: parse_command("echo 'open"),
         lambda b: parse_command("no-such-program"),
         lambda b: b.audit(label_regex="^cat"),
@@ -389,6 +453,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(config=b.file("audit.toml", "seed = -1")),
         lambda _: parse_budget("50%"),
         lambda _: parse_budget("much"),
+        lambda b: compare(b, labels=["a"]),
     ],
     "config-file": [
         lambda b: b.audit(config=b.tmp / "no.toml"),
@@ -539,6 +604,24 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "run-in-use": [run_in_use],
     "no-metrics-yet": [rendered_too_early],
     "budget-too-small": [lambda b: share(b, b.tmp / "report.html", budget=20_000)],
+    "ray-not-installed": [without_ray],
+    "no-cluster": [no_cluster],
+    "not-in-files": [
+        lambda b: b.audit(drawn_set.corner_model(), engine="ray"),
+        lambda b: b.audit(data=dataset(IMAGES, [0, 1, 0, 1]), engine="ray"),
+    ],
+    "worker-without-files": [
+        lambda b: open_site(b, model=b.tmp / "gone"),
+        lambda b: open_site(b, root=b.tmp / "gone"),
+    ],
+    "worker-without-run": [
+        lambda b: open_site(b, run=b.tmp / "gone"),
+        lambda b: open_site(b, started="1999-01-01T00:00:00+00:00"),
+    ],
+    "worker-of-another-version": [lambda b: open_site(b, versions={"numpy": "1.0"})],
+    "workers-do-not-begin": [lambda _: dying_workers(3)],
+    "workers-die-together": [lambda _: dying_workers(3, ray_engine._Task(ONE_SHARD), True)],
+    "not-seen-here": [files_of_workers_not_seen],
     "no-target": [lambda b: search(b, "T9")],
     "target-without-images": [search_without_images],
     "no-pool": [
@@ -558,6 +641,14 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "not-a-search": [
         lambda b: search(b, out=b.file("mine/own.txt").parent),
         lambda b: search(b, out=b.file("file")),
+    ],
+    "too-few-runs": [lambda b: compare_runs([b.finished])],
+    "run-not-finished": [lambda b: compare(b, spoil_manifest(b, status="running"))],
+    "other-classes": [lambda b: compare(b, spoil_manifest(b, class_names=["left", "centre"]))],
+    "no-common-image": [compare_other_images],
+    "not-a-comparison": [
+        lambda b: check_out(b.file("mine/own.txt").parent),
+        lambda b: check_out(b.file("file")),
     ],
 }
 CASES = [(slug, number) for slug, found in TRIGGERS.items() for number in range(len(found))]

@@ -130,7 +130,7 @@ def test_classes_come_last_and_do_not_crowd_out_the_rest():
 def test_the_numbers_of_a_slice_are_those_of_its_images():
     case = blurred_case()
     found, table = case.find(), case.table()
-    halves = slices._split(table, NO_DUPLICATES, 0)
+    halves = slices.split_images(table, NO_DUPLICATES, 0)
     for row in found.to_dict("records"):
         inside = slice_members(row["conditions"], table)
         errors = inside & table["is_error"].to_numpy()
@@ -155,7 +155,9 @@ def test_a_slice_of_one_class_is_tested_as_fisher_does():
     chosen = (case.images["camera"] == "B").to_numpy() & (case.y_true == 2)
     case.spoil(chosen, 0.5).spoil(np.ones(case.n, bool), 0.04)
     row, table = case.find().iloc[0], case.table()
-    kept = ~slices._split(table, NO_DUPLICATES, 0) & (table["y_true"] == CLASSES[2]).to_numpy()
+    kept = (
+        ~slices.split_images(table, NO_DUPLICATES, 0) & (table["y_true"] == CLASSES[2]).to_numpy()
+    )
     inside, wrong = slice_members(row["conditions"], table)[kept], table["is_error"][kept]
     cells = [
         [(inside & wrong).sum(), (inside & ~wrong).sum()],
@@ -217,14 +219,14 @@ def test_near_duplicates_are_on_one_side():
     groups = case.rng.permutation(np.repeat(np.arange(60), 3))
     rows = case.rng.choice(case.n, 180, replace=False)
     pairs = pd.DataFrame({"image_id": ids[rows], "group": groups, "other_id": 0, "bits": 0})
-    halves = slices._split(case.table(), pairs, 0)
+    halves = slices.split_images(case.table(), pairs, 0)
     for group in range(60):
         assert len(set(halves[rows[groups == group]])) == 1
 
 
 def test_halves_hold_as_many_right_and_wrong_images_of_each_class():
     table = blurred_case().table()
-    halves = slices._split(table, NO_DUPLICATES, 1)
+    halves = slices.split_images(table, NO_DUPLICATES, 1)
     counts = table.assign(half=halves).groupby(["y_true", "is_error", "half"]).size().unstack()
     assert (abs(counts[True] - counts[False]) <= 1).all()
     assert abs(halves.sum() - 300) <= 1

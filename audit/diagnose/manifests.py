@@ -111,9 +111,9 @@ def manifest_csv(frame: pd.DataFrame) -> bytes:
     which leaves it the same path, a class name by an apostrophe.
     """
     safe = frame.assign(
-        path=[_harmless(path, "./") for path in frame["path"]],
+        path=[harmless(path, "./") for path in frame["path"]],
         **{
-            name: [_harmless(cell, "'") for cell in frame[name]]
+            name: [harmless(cell, "'") for cell in frame[name]]
             for name in ("true_class", "predicted_class", "suggested_class")
         },
     )
@@ -126,5 +126,6 @@ def manifest_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
-def _harmless(cell: str, prefix: str) -> str:
+def harmless(cell: str, prefix: str) -> str:
+    """Put something in front of a text that a spreadsheet would take for a formula."""
     return prefix + cell if cell.startswith(_FORMULA) else cell

@@ -106,7 +106,7 @@ def find_slices(
         - `error_ids`: the image_id of its errors, ascending.
     """
     table = make_table(predictions, properties, metadata, duplicates, class_names)
-    is_searched = _split(table, duplicates, seed)
+    is_searched = split_images(table, duplicates, seed)
     rng = np.random.default_rng(seed)
     searched = np.flatnonzero(is_searched)
     if len(searched) > MOST_SEARCHED:
@@ -133,8 +133,17 @@ def slice_members(conditions: Sequence[Mapping[str, Any]], table: pd.DataFrame) 
     return Slice(tuple(Condition(**condition, name="") for condition in conditions)).members(table)
 
 
-def _split(table: pd.DataFrame, duplicates: pd.DataFrame, seed: int) -> np.ndarray:
-    """Return which images are searched: half of the right and the wrong ones of each class."""
+def split_images(table: pd.DataFrame, duplicates: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return which images are searched: half of the right and the wrong ones of each class.
+
+    Args:
+        table: see `audit.diagnose.conditions.make_table`.
+        duplicates: see `audit.diagnose.duplicates.find_duplicates`.
+        seed: as given to `find_slices`; the same gives the same half.
+
+    Returns:
+        bool of shape (n,), for the rows of `table`.
+    """
     order = np.random.default_rng(seed).permutation(len(table))
     strata = pd.factorize(table["y_true"])[0] * 2 + table["is_error"].to_numpy()
     order = order[np.argsort(strata[order], kind="stable")]

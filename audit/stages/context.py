@@ -14,6 +14,8 @@ from audit.manifest import STAGES
 from audit.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from audit.explain.maps import Explainer
+    from audit.explain.occlusion import OcclusionExplainer
     from audit.predict.inference import Predictor
 
 logger = logging.getLogger("audit")
@@ -26,6 +28,7 @@ class Context:
     Attributes:
         manifest: the content of `manifest.json`; a stage that changes it calls `save_manifest`.
         progress: whether to show progress bars and warnings on stderr.
+        explainer: what makes the maps, once the stage that needs it has made it.
     """
 
     inputs: Inputs
@@ -33,6 +36,7 @@ class Context:
     config: AuditConfig
     progress: bool
     manifest: dict[str, Any] = field(default_factory=dict)
+    explainer: "Explainer | OcclusionExplainer | None" = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,6 +65,10 @@ class Context:
         entry = {"kind": kind, "text": text}
         if entry not in self.manifest["warnings"]:
             self.manifest["warnings"].append(entry)
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Say something that matters only now: on stderr and in the log."""
         logger.warning(text)
         if self.progress:
             tqdm.write(f"WARNING: {text}", file=sys.stderr)

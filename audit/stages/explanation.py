@@ -1,19 +1,21 @@
 """From predictions to heat-maps of errors and controls, and what painting out does to errors."""
 
 import logging
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from audit.engines.local import cut_shards, run_shards
+from audit.engines.local import cut_shards
 from audit.predict.devices import prepare_tensorflow
 from audit.run_folder import OCCLUSION
 from audit.stages.context import Context
+from audit.stages.remote import run_shards
 
 if TYPE_CHECKING:
-    from audit.explain.causal import Asker
+    from audit.explain.causal import Asker, CausalWorker
     from audit.explain.consensus import Consensus
+    from audit.explain.explanations import ExplainWorker
     from audit.explain.maps import Explainer
     from audit.explain.occlusion import OcclusionExplainer
 
@@ -23,36 +25,19 @@ logger = logging.getLogger("audit")
 def explain(audit: Context) -> None:
     """Make the maps of every error and control, shard by shard."""
     prepare_tensorflow()
-    from audit.explain.explanations import ExplainWorker, explain_shard, layers_table
+    from audit.explain.explanations import explain_shard, layers_table
 
-    folder, inputs = audit.folder, audit.inputs
-    predictions = folder.read_predictions()
-    explained = choose_explained(audit, predictions)
+    folder = audit.folder
+    explained = choose_explained(audit, folder.read_predictions())
     specs = cut_shards("explanations", explained["image_id"], audit.config.explain_shard_size)
-    stored = explained.merge(predictions[["image_id", "p_pred"]], on="image_id")
-    stored = stored.set_index("image_id")[["y_true", "y_pred", "p_pred", "other_class"]]
-
-    def make_worker() -> ExplainWorker:
-        return ExplainWorker(
-            folder,
-            inputs.source,
-            explainer(),
-            stored,
-            explain_batch_size(audit, explainer().image_bytes),
-            bar.update,
-            lambda batch_size: on_halved(audit, batch_size),
-        )
-
-    @cache  # Made, and the consensus learnt, only where a shard is missing.
-    def explainer() -> "Explainer | OcclusionExplainer":
-        return inputs.make_explainer(_consensus(audit, predictions))
-
     if not folder.table_path("layers").is_file():
-        made = explainer()
+        made = _explainer(audit)
         _describe_maps(audit, made.method, made.fusion)
         folder.write_table("layers", layers_table(made.layers, made.fused_size, made.stored_side))
+    if specs and audit.manifest["explain_batch_size"] is None:
+        explain_batch_size(audit, _explainer(audit).image_bytes)  # The same for all workers.
     with audit.bar("explain", len(explained)) as bar:
-        receipts = run_shards(folder, specs, explain_shard, make_worker, bar.update)
+        receipts = run_shards(audit, specs, explain_shard, make_explain_worker, bar.update)
     left_out = [entry for receipt in receipts for entry in receipt.left_out]
     if left_out:
         audit.warn(
@@ -62,33 +47,64 @@ def explain(audit: Context) -> None:
         )
 
 
+def make_explain_worker(audit: Context, on_images: Callable[[int], Any]) -> "ExplainWorker":
+    """Return what explains the shards of an audit, here or on another machine."""
+    prepare_tensorflow()
+    from audit.explain.explanations import ExplainWorker
+
+    predictions = audit.folder.read_predictions()
+    explained = choose_explained(audit, predictions)
+    stored = explained.merge(predictions[["image_id", "p_pred"]], on="image_id")
+    explainer = _explainer(audit)
+    return ExplainWorker(
+        audit.folder,
+        audit.inputs.source,
+        explainer,
+        stored.set_index("image_id")[["y_true", "y_pred", "p_pred", "other_class"]],
+        explain_batch_size(audit, explainer.image_bytes),
+        on_images,
+        lambda batch_size: on_halved(audit, batch_size),
+    )
+
+
 def find_causes(audit: Context) -> None:
     """Paint out what each error's map shows, and ask again, shard by shard."""
     if audit.config.causal == "off":
         return
     prepare_tensorflow()
-    from audit.explain.causal import PLANS, CausalWorker, causal_shard, predicted_maps
+    from audit.explain.causal import causal_shard
 
-    folder, config = audit.folder, audit.config
-    predictions = folder.read_predictions()
+    predictions = audit.folder.read_predictions()
     errors = predictions.loc[predictions["y_true"] != predictions["y_pred"], "image_id"]
-    predicted = predictions.set_index("image_id")[["y_true", "y_pred", "p_pred"]]
-
-    def make_worker() -> CausalWorker:
-        return CausalWorker(
-            folder,
-            audit.inputs.source,
-            make_asker(audit),
-            predicted,
-            predicted_maps(folder, predicted),
-            PLANS[config.causal],
-            config.seed,
-            bar.update,
+    specs = cut_shards("causes", errors, audit.config.explain_shard_size)
+    with audit.bar("causes", len(errors)) as bar:
+        receipts = run_shards(audit, specs, causal_shard, make_causal_worker, bar.update)
+    left_out = [entry for receipt in receipts for entry in receipt.left_out]
+    if left_out:
+        audit.warn(
+            "untested",
+            f"{len(left_out)} errors could not be read again to test what causes them, the first"
+            f" because {left_out[0][1]}.",
         )
 
-    specs = cut_shards("causes", errors, config.explain_shard_size)
-    with audit.bar("causes", len(errors)) as bar:
-        run_shards(folder, specs, causal_shard, make_worker, bar.update)
+
+def make_causal_worker(audit: Context, on_images: Callable[[int], Any]) -> "CausalWorker":
+    """Return what tests the causes of an audit's errors, here or on another machine."""
+    prepare_tensorflow()
+    from audit.explain.causal import PLANS, CausalWorker, predicted_maps
+
+    folder, config = audit.folder, audit.config
+    predicted = folder.read_predictions().set_index("image_id")[["y_true", "y_pred", "p_pred"]]
+    return CausalWorker(
+        folder,
+        audit.inputs.source,
+        make_asker(audit),
+        predicted,
+        predicted_maps(folder, predicted),
+        PLANS[config.causal],
+        config.seed,
+        on_images,
+    )
 
 
 def make_asker(audit: Context) -> "Asker":
@@ -128,16 +144,23 @@ def on_halved(audit: Context, batch_size: int) -> None:
     audit.save_manifest()
 
 
-def _consensus(audit: Context, predictions: pd.DataFrame) -> "Consensus | None":
+def _explainer(audit: Context) -> "Explainer | OcclusionExplainer":
+    """Make what makes the maps, once; the consensus is learnt for it, or read if it was."""
+    if audit.explainer is None:
+        audit.explainer = audit.inputs.make_explainer(_consensus(audit))
+    return audit.explainer
+
+
+def _consensus(audit: Context) -> "Consensus | None":
     """Learn what the errors agree on, once; `None` where layers are joined in another way."""
     from audit.explain.consensus import Consensus, sample_for_consensus
     from audit.explain.sample import learn_from_images
 
-    sampler = audit.inputs.make_sampler()
-    if sampler is None:
-        return None
     if not audit.folder.table_path("consensus").is_file():
-        sample = sample_for_consensus(predictions, audit.config.seed)
+        sampler = audit.inputs.make_sampler()
+        if sampler is None:
+            return None
+        sample = sample_for_consensus(audit.folder.read_predictions(), audit.config.seed)
         logger.info("learning from %d images what the maps have in common", len(sample))
         batch_size = explain_batch_size(audit, sampler.image_bytes)
         consensus = learn_from_images(

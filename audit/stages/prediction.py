@@ -1,11 +1,12 @@
 """From a listing to predictions and metrics: the stages list, predict and metrics."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from audit.engines.local import cut_shards, run_shards
+from audit.engines.local import cut_shards
 from audit.errors import DatasetError
 from audit.manifest import describe_model
 from audit.predict.listing import check_class_count
@@ -13,8 +14,10 @@ from audit.predict.scaling import pixel_scaling
 from audit.run_folder import Receipt
 from audit.schemas import UNDEFINED, UNDEFINED_SCORES, UNREADABLE
 from audit.stages.context import Context
+from audit.stages.remote import run_shards
 
 if TYPE_CHECKING:
+    from audit.predict.inference import PredictWorker
     from audit.predict.model import AuditedModel
 
 SCALING_SAMPLE = 256
@@ -31,7 +34,7 @@ def predict(audit: Context) -> None:
     """Predict every image, shard by shard."""
     inputs = audit.inputs
     model = inputs.model  # The first use of TensorFlow.
-    from audit.predict.inference import PredictWorker, predict_shard
+    from audit.predict.inference import predict_shard
 
     check_class_count(audit.class_names, model.head.n_classes, model.name)
     pixel_scaling(audit.config.scaling, model.channels)  # Refuses one that needs colour.
@@ -40,21 +43,18 @@ def predict(audit: Context) -> None:
     images = inputs.listing.images
     specs = cut_shards("predictions", images["image_id"], audit.config.shard_size)
     with audit.bar("predict", len(images)) as bar:
-        receipts = run_shards(
-            audit.folder,
-            specs,
-            predict_shard,
-            lambda: PredictWorker(
-                audit.folder,
-                inputs.source,
-                audit.predictor,
-                inputs.rule,
-                audit.config.batch_size,
-                bar.update,
-            ),
-            bar.update,
-        )
+        receipts = run_shards(audit, specs, predict_shard, make_predict_worker, bar.update)
     _record_unreadable(audit, receipts)
+
+
+def make_predict_worker(audit: Context, on_images: Callable[[int], Any]) -> "PredictWorker":
+    """Return what predicts the shards of an audit, here or on another machine."""
+    from audit.predict.inference import PredictWorker
+
+    inputs = audit.inputs
+    source, rule = inputs.source, inputs.rule
+    batch_size = audit.config.batch_size
+    return PredictWorker(audit.folder, source, audit.predictor, rule, batch_size, on_images)
 
 
 def measure(audit: Context) -> None:
