@@ -31,8 +31,8 @@ LIST_COLUMNS = (
 )
 """Columns of a target's list that come along; of `path`, only a number is left."""
 
-PRIVATE_OPTIONS = ("label_regex", "output")
-"""Options whose text is of file names, or of the inside of the model."""
+PRIVATE_OPTIONS = ("label_regex", "output", "address")
+"""Options whose text is of file names, of the inside of the model, or of a machine."""
 
 LONGEST_SPAN = 40
 """Words of a foreign name that are compared with a text."""
