@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import drawn_set
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # Each worker has a core; more threads get in their way.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -68,6 +72,23 @@ def drawn_run(
     out = tmp_path_factory.mktemp("run") / "drawn"
     audit.run(drawn_model, drawn_data, out, progress=False, **drawn_set.SHARDS)
     return out
+
+
+# object stores
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """An empty folder in an object store that is in this process's memory."""
+    import fsspec
+
+    from audit.places import place
+
+    folder = place(f"memory://{uuid.uuid4().hex}/deep")
+    yield folder
+    store = fsspec.filesystem("memory")
+    if store.exists(folder.key):
+        store.rm(folder.key, recursive=True)
 
 
 # the report in a real browser

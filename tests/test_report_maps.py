@@ -109,10 +109,18 @@ def read_page(content, layers, n_classes):
     """Undo `pack` pixel by pixel, as the module's docstring has it: peaks, and maps by class."""
     n_peaks = n_classes * len(layers)
     peaks = np.frombuffer(content[: 4 * n_peaks], "<f4").reshape(n_classes, -1)
-    rest, result = list(content[4 * n_peaks :]), []
+    halves = sum(layer.height * layer.width for layer in layers if layer.steps == 15)
+    packed, result = list(content[4 * n_peaks :]), []
     for _ in range(n_classes):
-        maps_of_class, before = [], None
+        maps_of_class, before, rest = [], None, []
+        while len(rest) < halves:
+            rest += [packed[0] % 16, packed.pop(0) // 16]
+        if halves % 2:
+            assert rest.pop() == 0
         for layer in layers:
+            if layer.steps == 255 and not rest:
+                n_whole = sum(x.height * x.width for x in layers if x.steps == 255)
+                rest, packed = packed[:n_whole], packed[n_whole:]
             height, width, modulus = layer.height, layer.width, layer.steps + 1
             shape = (height, width, modulus)
             grid = [[0] * width for _ in range(height)]
@@ -125,8 +133,9 @@ def read_page(content, layers, n_classes):
                 grid = (grid + before[1]) % modulus
             before = (shape, grid)
             maps_of_class.append(grid)
+        assert not rest
         result.append(maps_of_class)
-    assert not rest
+    assert not packed
     return peaks, result
 
 
@@ -158,9 +167,22 @@ def test_the_bytes_of_a_page_are_worked_out_by_hand():
     # "a": 0; 15 − 0; 8 − 0, the pixel above; 1 − 8 = −7 = 9 modulo 16.
     # "b" less "a" is 1, 0, −1, −1; of that: 1; −1 = 15; −1 − 1 = −2 = 14; −1 − −1 = 0.
     # "fused" has another size: 1; 255 − 1. Then class 1: nothing; 15, −15 = 1, −15 = 1, 0; 255 and
-    # 7 − 255 = −248 = 8 modulo 256.
-    first, second = [0, 15, 8, 9, 1, 15, 14, 0, 1, 254], [0, 0, 0, 0, 15, 1, 1, 0, 255, 8]
+    # 7 − 255 = −248 = 8 modulo 256. "a" and "b" have two pixels a byte, the earlier one lower.
+    first = [0 + 16 * 15, 8 + 16 * 9, 1 + 16 * 15, 14 + 16 * 0, 1, 254]
+    second = [0, 0, 15 + 16 * 1, 1 + 16 * 0, 255, 8]
     assert list(content[24:]) == [*first, *second]
+
+
+def test_an_odd_number_of_rounded_pixels_ends_in_half_a_byte():
+    layers = (small_layer("a", 1, 3), small_layer("fused", 1, 1, True))
+    rows = [
+        explanation(0, index, name, 1.0, np.array([heats], np.uint8))
+        for index in (0, 1)
+        for name, heats in (("a", [17, 255, 34]), ("fused", [255]))
+    ]
+    content = unpack(maps.shard_maps(shard_table(rows), layers).pack([0, 1]))
+    # 1; 15 − 1 = 14; 2 − 15 = −13 = 3 modulo 16.
+    assert list(content[16:]) == 2 * [1 + 16 * 14, 3, 255]
 
 
 def test_packed_maps_are_the_stored_ones():

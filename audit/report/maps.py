@@ -3,24 +3,22 @@
 In: shards of `explanations` and the table of layers. Out: arrays for overlays and, per image, text
 that the browser unpacks, colours and enlarges, so that no further image file is needed.
 
-There are two texts, each base64 of a zlib stream (RFC 1950):
+There are two texts, packed as `audit.report.packing` says:
 
 - the layers, in `static/layers.js`: UTF-8 JSON, a list with one row per layer in the order of the
   maps: `[name, kind, stage, height, width, own_height, own_width, steps]`;
 - the maps, in the page: for each explained class, one after the other, the peaks of all layers as
-  float32, little-endian; then for each class the maps of all layers, one byte per pixel, row-major,
-  `height × width` bytes per layer.
+  float32, little-endian; then for each class the maps of all layers, row-major. Those of 15 steps
+  come first, two pixels a byte, the earlier in the lower half; what follows has a byte per pixel.
 
 A pixel is `q` of 0..`steps`, which is 255 for the fused and the last layer's map and 15 for the
 others: `q / steps` is the heat as a share of the map's own peak, and times the peak its true value.
-A peak of 0 means that nothing speaks for the class. Bytes hold differences, which are smaller, all
+A peak of 0 means that nothing speaks for the class. Kept are differences, which are smaller, all
 modulo `steps + 1`: what a pixel has more than the same pixel of the layer before, if that layer has
 the same height, width and steps, else `q` itself; and of that what it has more than its neighbour
 on the left, or in the first column than the one above, or else that itself.
 """
 
-import base64
-import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from audit.report.formats import legible
+from audit.report.packing import pack, pack_json
 from audit.run_folder import FUSED_LAYER, OCCLUSION
 from audit.schemas import records
 
@@ -45,6 +44,9 @@ WHOLE_STEPS, STEPS = 255, 15
 
 One more than each is a power of two, so that a difference is cut to its last bits.
 """
+
+BLOCK = 512
+"""So many maps are made small at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +98,34 @@ class ShardMaps:
         return _ends_of(self.layers)
 
     @cached_property
+    def _packed(self) -> NDArray[np.uint8]:
+        """Each row's maps as a page holds them, uint8 of shape (n_rows, n_packed_bytes)."""
+        differences = self._differences()
+        n_small = self._ends[sum(not layer.is_whole for layer in self.layers)]
+        small = differences[:, :n_small]
+        pairs = np.zeros((len(small), -(-n_small // 2)), np.uint8)
+        pairs[:, : n_small // 2] = small[:, 1::2] << 4
+        pairs |= small[:, ::2]
+        return np.concatenate([pairs, differences[:, n_small:]], axis=1)
+
     def _differences(self) -> NDArray[np.uint8]:
-        """The bytes of `values` as a page holds them."""
+        """Return what each pixel has more than those before it, in the shape of `values`."""
         result = self.values.copy()
         start = 0
         for key, group in groupby(self.layers, lambda x: (x.height, x.width, x.steps)):
             height, width, steps = key
             shape = (len(result), len(list(group)), height, width)
             stop = start + shape[1] * height * width
-            maps = self.values[:, start:stop].reshape(shape)
-            above = maps.copy()
-            above[:, 1:] -= maps[:, :-1]
-            beside = above.copy()
-            beside[..., 1:] -= above[..., :-1]
-            beside[..., 1:, 0] -= above[..., :-1, 0]
-            result[:, start:stop] = (beside & np.uint8(steps)).reshape(len(result), -1)
+            # All pixels of a row at once; the first column, which begins anew, is put right after.
+            part = result[:, start:stop]
+            n_pixels = height * width
+            part[:, n_pixels:] -= self.values[:, start : stop - n_pixels]
+            above = part.copy()
+            part[:, 1:] -= above[:, :-1]
+            first, first_above = (x.reshape(shape)[..., 0] for x in (part, above))
+            first[...] = first_above
+            first[..., 1:] -= first_above[..., :-1]
+            part &= np.uint8(steps)
             start = stop
         return result
 
@@ -125,13 +140,14 @@ class ShardMaps:
         chosen = list(rows)
         peaks = self.peaks[chosen].astype("<f4")
         # Runs are all that repeats in differences; looking for no more saves a third of the time.
-        stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
-        content = stream.compress(peaks.tobytes() + self._differences[chosen].tobytes())
-        return base64.b64encode(content + stream.flush()).decode("ascii")
+        content = peaks.tobytes() + self._packed[chosen].tobytes()
+        return pack(content, level=1, strategy=zlib.Z_RLE)
 
 
 def map_layers(layers: pd.DataFrame, detail: int = LAYER_DETAIL) -> tuple[MapLayer, ...]:
     """Return the kept layers in the model's order, the fused map last, with their size on pages.
+
+    Those that stay whole come after all others: the last layer and the fused map.
 
     An occlusion map is shown once, as the fused map: they are the same. A run that stored only the
     fused map has no other layer.
@@ -169,7 +185,7 @@ def shard_maps(
     ends = _ends_of(layers)
     peaks = np.zeros((len(rows), len(layers)), np.float32)
     values = np.zeros((len(rows), ends[-1]), np.uint8)
-    for columns in _alike(layers):
+    for columns in _alike(layers, max(1, BLOCK // max(1, len(rows)))):
         layer = layers[columns[0]]
         column, row = np.nonzero(found[:, columns].T >= 0)
         if not len(row):
@@ -236,8 +252,7 @@ def pack_layers(layers: Sequence[MapLayer]) -> str:
         ]
         for x in layers
     ]
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
+    return pack_json(table)
 
 
 def _small_size(height: int, width: int, detail: int) -> tuple[int, int]:
@@ -279,13 +294,13 @@ def _ends_of(layers: Sequence[MapLayer]) -> list[int]:
     return list(accumulate((layer.height * layer.width for layer in layers), initial=0))
 
 
-def _alike(layers: Sequence[MapLayer]) -> list[list[int]]:
-    """Return the positions of the layers that are made small in the same way, group by group."""
+def _alike(layers: Sequence[MapLayer], at_most: int) -> list[list[int]]:
+    """Return the positions of layers that are made small in the same way, some at a time."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for n, x in enumerate(layers):
         key = (x.stored_height, x.stored_width, x.height, x.width, x.is_whole)
         groups.setdefault(key, []).append(n)
-    return list(groups.values())
+    return [x[n : n + at_most] for x in groups.values() for n in range(0, len(x), at_most)]
 
 
 def _area_weights(size: int, smaller: int) -> NDArray[np.float32]:

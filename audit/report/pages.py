@@ -3,6 +3,7 @@
 In: page dataclasses. Out: bytes by name, in UTF-8. All text of pages comes from `templates/`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,8 @@ PLAIN_FILES = (
 
 
 REMEMBERED = {
-    "macros/words.html": ("name", "quoted", "confusion"),
+    "macros/words.html": ("name", "quoted", "confusion", "percent"),
+    "macros/figures.html": ("small_stack",),
     "macros/frame.html": ("nav", "foot"),
 }
 """Macros whose text is kept, by template; they depend on nothing but their arguments."""
@@ -112,11 +114,11 @@ class PageWriter:
         text = self.environment.get_template(template).render(page=page, site=page.site, root=root)
         self.sink.write(name, text.encode("utf-8", "replace"))
 
-    def write_static(self) -> None:
-        """Copy style sheet, scripts and icon, and write the colour tables for the browser."""
+    def write_static(self, files: Sequence[str] = PLAIN_FILES) -> None:
+        """Copy style sheets, scripts and icon, and write the colour tables for the browser."""
         loader = self.environment.loader
         assert loader is not None  # set in make_environment
-        for name in PLAIN_FILES:
+        for name in files:
             source, _, _ = loader.get_source(self.environment, f"static/{name}")
             self.sink.write(f"static/{name}", source.encode())
         tables = {

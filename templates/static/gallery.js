@@ -176,13 +176,6 @@ onPage(async (page) => {
 
   // Cards
 
-  function percent(share) {
-    const text = (100 * share).toFixed(1);
-    if (Number(text) >= 100 && share < 1) return ">\u202f99.9\u202f%";
-    if (Number(text) === 0 && share > 0) return "<\u202f0.1\u202f%";
-    return `${text}\u202f%`;
-  }
-
   function makeCard(row) {
     const node = template.cloneNode(true);
     const link = node.querySelector("a");

@@ -1,10 +1,7 @@
 """The gallery of all errors: pages that are complete without a script, and data to filter."""
 
-import base64
-import json
 import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +10,7 @@ import pandas as pd
 
 from audit.explain.painting import AREAS, ELSEWHERE, FOCUS
 from audit.report.formats import legible
+from audit.report.packing import pack_json
 from audit.report.run_data import RunData
 from audit.report.views.parts import Site, make_site
 from audit.report.views.slices import filtered_slices
@@ -141,14 +139,15 @@ def gallery_file(number: int) -> str:
     return "errors.html" if number == 1 else f"errors-{number}.html"
 
 
-def page_links(number: int, n_pages: int) -> tuple[PageLink, ...]:
+def page_links(
+    number: int, n_pages: int, file: Callable[[int], str] = gallery_file
+) -> tuple[PageLink, ...]:
     """Return links to the first and the last page, this one, its neighbours, and some farther."""
     near = {number + sign * step for step in STEPS for sign in (-1, 1)}
     shown = sorted({1, number, n_pages} | {n for n in near if 1 <= n <= n_pages})
     before = [0, *shown]
     return tuple(
-        PageLink(n, gallery_file(n), follows=n == last + 1)
-        for n, last in zip(shown, before, strict=False)
+        PageLink(n, file(n), follows=n == last + 1) for n, last in zip(shown, before, strict=False)
     )
 
 
@@ -211,12 +210,6 @@ def gallery_data(data: RunData, falls: "pd.Series[float]") -> dict[str, Any]:
         "falls": [None if math.isnan(fall) else fall for fall in known],
         "path": [legible(path) for path in errors["path"]],
     }
-
-
-def pack_json(content: Mapping[str, Any]) -> str:
-    """Return base64 of a zlib stream of JSON."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
 
 
 def _slice_bits(slices: Sequence[Sequence[int]], order: pd.Index) -> list[int]:
