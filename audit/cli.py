@@ -9,9 +9,11 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from audit import __version__
+from audit.arguments import LocalArgument, PlaceArgument
 from audit.compare_command import compare
 from audit.config import AuditConfig, option_name
 from audit.errors import AuditError
+from audit.places import Place
 from audit.stopping import Stopped, stoppable
 from audit.terminal import line, print_run, report_to
 
@@ -20,11 +22,12 @@ GO_ON = "Nothing that is done is lost: start the same command again to go on."
 
 
 class _Commands(click.Group):
-    """Prints an `AuditError` as one sentence, without a traceback."""
+    """Prints an `AuditError` as one sentence, without a traceback; stops when it is told to."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with stoppable(GO_ON):
+                return super().invoke(ctx)
         except AuditError as exc:
             click.echo(f"Error: {exc}", err=True)
             ctx.exit(EXIT_ERROR)
@@ -75,10 +78,10 @@ def main() -> None:
 
 
 @main.command(short_help="Audit a model and write a report; goes on where it was stopped.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these options.")
+@click.argument("model", type=PlaceArgument())
+@click.argument("data", type=PlaceArgument())
+@click.option("--out", type=PlaceArgument(), required=True, help="The run folder.")
+@click.option("--config", type=LocalArgument(), help="A TOML file with these options.")
 @click.option(
     "--notify-cmd",
     metavar="COMMAND",
@@ -86,9 +89,9 @@ def main() -> None:
 )
 @config_options
 def run(
-    model: Path,
-    data: Path,
-    out: Path,
+    model: Place,
+    data: Place,
+    out: Place,
     config: Path | None,
     notify_cmd: str | None,
     **options: Any,
@@ -97,7 +100,8 @@ def run(
 
     MODEL is a .keras or .h5 file, or the folder of a SavedModel. DATA is a folder with one folder
     per class, a flat folder (with --label-regex), or a .csv or .parquet file with the columns path
-    and label. The last line printed is the report's path.
+    and label. All three may be URLs, such as s3://bucket/val. The last line printed is the report's
+    path.
 
     \b
     Example:
@@ -134,17 +138,17 @@ def run(
 
 
 @main.command(short_help="Render the report of a run again, or share it as one file.")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN", type=PlaceArgument())
 @click.option(
     "--zip",
     "zip_path",
-    type=click.Path(path_type=Path),
+    type=LocalArgument(),
     help="Write the report as this zip file, which opens after unzipping.",
 )
 @click.option(
     "--single-file",
     "html_path",
-    type=click.Path(path_type=Path),
+    type=LocalArgument(),
     help="Write the report as this one HTML file, which needs nothing else.",
 )
 @click.option(
@@ -169,7 +173,7 @@ def run(
     help="Pixels on the longer side of a layer's map.  [default: 14]",
 )
 def report(
-    run_folder: Path,
+    run_folder: Place,
     zip_path: Path | None,
     html_path: Path | None,
     budget: str,
@@ -219,9 +223,9 @@ def report(
 
 
 @main.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN", type=PlaceArgument())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
-def show(run_folder: Path, as_json: bool) -> None:
+def show(run_folder: Place, as_json: bool) -> None:
     """Print the summary of RUN.
 
     \b
@@ -239,11 +243,11 @@ def show(run_folder: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Find more images like a target's, in a pool without labels.")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="RUN", type=PlaceArgument())
 @click.option("--target", required=True, help="The id of a target of RUN, such as T1.")
 @click.option(
     "--pool",
-    type=click.Path(path_type=Path),
+    type=PlaceArgument(),
     required=True,
     help="A folder of images, which may lie in folders of their own.",
 )
@@ -256,16 +260,14 @@ def show(run_folder: Path, as_json: bool) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PlaceArgument(),
     help="Where the search is kept.  [default: find/TARGET in RUN]",
 )
 @click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Where the model of RUN is now.  [default: where it was]",
+    "--model", type=PlaceArgument(), help="Where the model of RUN is now.  [default: where it was]"
 )
 def find(
-    run_folder: Path, target: str, pool: Path, top: int, out: Path | None, model: Path | None
+    run_folder: Place, target: str, pool: Place, top: int, out: Place | None, model: Place | None
 ) -> None:
     """Rank the images of a pool by how like they are to those of a target of RUN.
 
@@ -299,7 +301,7 @@ def find(
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PlaceArgument())
 @click.option(
     "--head",
     type=click.Choice(get_args(AuditConfig.model_fields["head"].annotation)),
@@ -308,7 +310,7 @@ def find(
 )
 @click.option("--output", help=AuditConfig.model_fields["output"].description)
 @click.option("--trust-model-code", is_flag=True, help="Run code that the model file brings along.")
-def inspect(model: Path, head: str, output: str | None, trust_model_code: bool) -> None:
+def inspect(model: Place, head: str, output: str | None, trust_model_code: bool) -> None:
     """Say what would be explained of MODEL: input, outputs, logits, and every spatial layer.
 
     \b
@@ -367,7 +369,7 @@ def inspect(model: Path, head: str, output: str | None, trust_model_code: bool) 
 @main.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalArgument(),
     default=Path("demo-run"),
     show_default=True,
     help="Where to put the images, the model and the run.",

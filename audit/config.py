@@ -31,6 +31,9 @@ MAX_PIXELS = 250_000_000
 PLACES = ("engine", "address", "workers", "gpus_per_worker")
 """Options that say where an audit runs: they change no result, and no run folder keeps them."""
 
+OBJECTS = ("masks", "boxes")
+"""Options that say where the objects are; a run folder keeps those that were given."""
+
 
 class AuditConfig(BaseModel):
     """The options of one audit. Field names are the names of the command-line options."""
@@ -133,6 +136,20 @@ class AuditConfig(BaseModel):
             " all."
         ),
     ] = "quick"
+    masks: Annotated[
+        str | None,
+        Field(
+            description="A folder of PNG masks, called as the images: what is not black is the"
+            " object. The report then says how much of the focus lies inside it."
+        ),
+    ] = None
+    boxes: Annotated[
+        str | None,
+        Field(
+            description="The same from boxes, for images without a mask: a COCO JSON file, or a"
+            " folder of Pascal VOC XML files."
+        ),
+    ] = None
     batch_size: Annotated[int, Field(ge=1, description="Images a batch in predictions.")] = 32
     explain_batch_size: Annotated[
         int,
@@ -203,6 +220,23 @@ class AuditConfig(BaseModel):
     gpus_per_worker: Annotated[
         float, Field(ge=0, description="With --engine ray: GPUs of each worker, such as 1 or 0.5.")
     ] = 0
+
+    def kept(self) -> dict[str, Any]:
+        """Return the options as a run folder keeps them, as plain values."""
+        not_given = {name for name in OBJECTS if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude={*PLACES, *not_given})
+
+    @field_validator(*OBJECTS, mode="before")
+    @classmethod
+    def _name_place(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator(*OBJECTS)
+    @classmethod
+    def _check_place(cls, value: str | None) -> str | None:
+        if value is not None and (not value or "://" in value):
+            raise ValueError("give a path of this machine")
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from audit.errors import ResourceError, RunFolderError
+from audit.places import Place
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG} | (
     {errno.EDQUOT} if hasattr(errno, "EDQUOT") else set()  # Windows has no quotas of this kind.
@@ -16,7 +17,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 @contextmanager
-def writing(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+def writing(path: Place, n_bytes: int | None = None) -> Iterator[None]:
     """Turn an `OSError` of what is written in the block into an error for the user.
 
     Args:
@@ -52,9 +53,9 @@ def readable(n_bytes: int) -> str:
     return f"{n_bytes} bytes" if unit == 0 else f"{amount:.3g} {_UNITS[unit]}"
 
 
-def _free(path: Path) -> str:
+def _free(path: Place) -> str:
     """Return what is free where a path is, or is to be."""
-    for folder in (path, *path.parents):
+    for folder in (path, *path.parents) if isinstance(path, Path) else ():
         if folder.is_dir():
             return readable(shutil.disk_usage(folder).free)
     return "an unknown amount"

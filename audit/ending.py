@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from audit.errors import AuditError
+from audit.places import Place
 from audit.results import Run
 
 EXIT_DONE = 0
@@ -51,7 +51,7 @@ def end_of(run: Run) -> Ending:
     return Ending("done", exit_code, tuple(notes), summary)
 
 
-def failure(exc: BaseException, out: Path, exit_code: int = EXIT_ERROR) -> Ending:
+def failure(exc: BaseException, out: Place, exit_code: int = EXIT_ERROR) -> Ending:
     """Say how a run ended that an error, or a signal, ended.
 
     Args:
@@ -68,7 +68,7 @@ def failure(exc: BaseException, out: Path, exit_code: int = EXIT_ERROR) -> Endin
     return Ending(status, exit_code, (), summary | _how(status, exit_code, out, text))
 
 
-def _how(status: str, exit_code: int, path: Path, error: str | None) -> dict[str, Any]:
+def _how(status: str, exit_code: int, path: Place, error: str | None) -> dict[str, Any]:
     return {"status": status, "exit_code": exit_code, "run": str(path), "error": error}
 
 

@@ -21,6 +21,10 @@ class NoSpatialLayerError(ModelError):
     """The model has no layer with height and width that reaches its scores."""
 
 
+class PlaceError(AuditError):
+    """What is behind a URL cannot be reached."""
+
+
 class ResourceError(AuditError):
     """The machine ran out of disk space or of memory."""
 

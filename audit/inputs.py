@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from audit.config import AuditConfig
 from audit.errors import ConfigError
+from audit.explain.objects import Objects
 from audit.gates import BINARY
+from audit.places import Place, place
 from audit.predict.devices import prepare_tensorflow
 from audit.predict.listing import Listing, list_images
 
@@ -29,35 +31,46 @@ class Inputs:
     """The model and the data of an audit.
 
     Args:
-        model: a path, a live Keras model, or a function from pixels to scores.
-        data: a path, or a batched `tf.data.Dataset`.
+        model: a path or URL, a live Keras model, or a function from pixels to scores.
+        data: a path or URL, or a batched `tf.data.Dataset`.
     """
 
     def __init__(self, model: Any, data: Any, config: AuditConfig) -> None:
-        self.model_input = Path(model) if isinstance(model, (str, Path)) else model
-        self.data_input = Path(data) if isinstance(data, (str, Path)) else data
+        self.model_input = place(model) if isinstance(model, str | Place) else model
+        self.data_input = place(data) if isinstance(data, str | Place) else data
         self.config = config
 
     @property
     def data_name(self) -> str:
         """The folder's or the file's name."""
-        return self.data_input.name if isinstance(self.data_input, Path) else "dataset"
+        return self.data_input.name if isinstance(self.data_input, Place) else "dataset"
 
     @cached_property
     def listing(self) -> Listing:
-        if isinstance(self.data_input, Path):
+        if isinstance(self.data_input, Place):
             return list_images(self.data_input, self.config.classes, self.config.label_regex)
         return self.source.listing
 
     @cached_property
+    def objects(self) -> Objects | None:
+        """Where the objects are, by image id; `None` without masks and boxes."""
+        given = (self.config.masks, self.config.boxes)
+        masks, boxes = (None if path is None else Path(path) for path in given)
+        if masks is None and boxes is None:
+            return None
+        paths = self.listing.images["path"].tolist()
+        return Objects(paths, masks, boxes, max_pixels=self.config.max_pixels)
+
+    @cached_property
     def source(self) -> "ImageSource":
         prepare_tensorflow()
-        from audit.predict.dataset import DatasetSource, FileSource
+        from audit.predict.dataset import DatasetSource
+        from audit.predict.fetched import open_files
 
-        if not isinstance(self.data_input, Path):
+        if not isinstance(self.data_input, Place):
             return DatasetSource(self.data_input, self.config.classes)
         model = self.model
-        return FileSource(
+        return open_files(
             self.listing,
             model.input_size,
             model.channels,
@@ -73,9 +86,9 @@ class Inputs:
         from audit.predict.model import load_model, wrap_model
 
         config = self.config
-        live = not isinstance(self.data_input, Path)
+        live = not isinstance(self.data_input, Place)
         shape = self.source.image_shape if live and isinstance(self.source, DatasetSource) else None
-        if isinstance(self.model_input, Path):
+        if isinstance(self.model_input, Place):
             return load_model(
                 self.model_input,
                 head=config.head,
@@ -127,12 +140,13 @@ class Inputs:
 
     def model_fingerprint(self) -> str:
         """Return a SHA-256 of the model; a file is not loaded for it."""
-        if not isinstance(self.model_input, Path):
+        if not isinstance(self.model_input, Place):
             return self.model.fingerprint
-        from audit.predict.model_file import check_model_file, fingerprint_model_file
+        from audit.predict.model_file import check_model_file, fingerprint_model_file, local_model
 
-        check_model_file(self.model_input)
-        return fingerprint_model_file(self.model_input)
+        path = local_model(self.model_input)
+        check_model_file(path)
+        return fingerprint_model_file(path)
 
 
 def check_limits_fit(class_names: tuple[str, ...], limits: Mapping[str, float]) -> None:

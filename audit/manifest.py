@@ -1,18 +1,19 @@
 """The beginning of a run: may it start or go on in this folder, and what is written down of it."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from audit import __version__
-from audit.config import AuditConfig, option_name
+from audit.config import OBJECTS, AuditConfig, option_name
 from audit.disk import writing
-from audit.errors import RunFolderError
+from audit.errors import PlaceError, RunFolderError
+from audit.places import Place, Remote
 from audit.predict.listing import Listing
 from audit.run_folder import FORMAT_VERSION, RunFolder
 from audit.run_lock import locked
@@ -44,8 +45,13 @@ _PACKAGES = (
     "scipy",
 )
 
-_FREE_OPTIONS = ("max_unreadable", "fail_under", "memory")
-"""Options that change no result, so that a run may go on with another value."""
+_LOG_EVERY = 10.0
+"""Seconds between two writes of a log in a store."""
+_FREE_OPTIONS = ("max_unreadable", "fail_under", "memory", *OBJECTS)
+"""Options that change no result, so that a run may go on with another value.
+
+Masks and boxes may lie elsewhere: what they are is in the fingerprints.
+"""
 
 logger = logging.getLogger("audit")
 
@@ -121,13 +127,13 @@ def installed_versions() -> dict[str, str]:
 
 
 def _refuse_changes(
-    path: Path, manifest: dict[str, Any], fingerprints: dict[str, str], config: dict[str, Any]
+    path: Place, manifest: dict[str, Any], fingerprints: dict[str, str], config: dict[str, Any]
 ) -> None:
     """Refuse to go on with a run that was started with something else."""
     changed = [
-        f"the {name}"
-        for name, value in fingerprints.items()
-        if manifest["fingerprints"][name] != value
+        "the masks or boxes" if name == "objects" else f"the {name}"
+        for name in dict.fromkeys([*manifest["fingerprints"], *fingerprints])
+        if manifest["fingerprints"].get(name) != fingerprints.get(name)
     ]
     changed += [
         f"{option_name(name)} ({manifest['config'].get(name)!r} before, {value!r} now)"
@@ -156,7 +162,7 @@ def open_log(folder: RunFolder) -> Iterator[None]:
         )
     with locked(folder):
         with writing(folder.log_path):
-            handler = _LogFile(folder.log_path, encoding="utf-8")
+            handler = _open_log_file(folder.log_path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         level, propagate = logger.level, logger.propagate
         logger.addHandler(handler)
@@ -173,6 +179,10 @@ def open_log(folder: RunFolder) -> Iterator[None]:
             logger.level, logger.propagate = level, propagate
 
 
+def _open_log_file(path: Place) -> logging.Handler:
+    return _LogObject(path) if isinstance(path, Remote) else _LogFile(path, encoding="utf-8")
+
+
 class _LogFile(logging.FileHandler):
     """A log that is silent where it cannot be written: the full disk is said by what needs it."""
 
@@ -182,6 +192,30 @@ class _LogFile(logging.FileHandler):
     def close(self) -> None:
         with suppress(OSError):  # What could not be written is tried once more.
             super().close()
+
+
+class _LogObject(logging.Handler):
+    """A log in a store, where nothing can be appended: it is written whole, every few seconds."""
+
+    def __init__(self, path: Remote) -> None:
+        super().__init__()
+        self._path = path
+        self._text = path.read_bytes() if path.is_file() else b""
+        self._written = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._text += f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        if time.monotonic() - self._written > _LOG_EVERY:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        super().close()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        with suppress(OSError, PlaceError):  # What needs the store says that it is gone.
+            self._path.write_bytes(self._text, patient=False)
 
 
 def _holds_foreign_files(folder: RunFolder) -> bool:
@@ -195,7 +229,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def describe_model(model: "AuditedModel", path: Path | None, config: AuditConfig) -> dict[str, Any]:
+def describe_model(
+    model: "AuditedModel", path: Place | None, config: AuditConfig
+) -> dict[str, Any]:
     """Return the entries that are known only once the model is loaded: model, input, head.
 
     Args:

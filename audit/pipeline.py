@@ -11,11 +11,12 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit.config import PLACES, make_config
+from audit.config import make_config
 from audit.engines import ray
 from audit.errors import ResourceError, RunFolderError
 from audit.inputs import Inputs, check_limits_fit, positive_index
 from audit.manifest import STAGES, now, open_log, open_manifest
+from audit.places import Place
 from audit.results import Run
 from audit.run_folder import RunFolder
 from audit.stages import diagnosis, explanation, prediction, rendering
@@ -45,9 +46,9 @@ logger = logging.getLogger("audit")
 
 
 def run(
-    model: "str | Path | keras.Model | Callable[[Any], Any]",
-    data: "str | Path | tf.data.Dataset",
-    out: str | Path,
+    model: "str | Place | keras.Model | Callable[[Any], Any]",
+    data: "str | Place | tf.data.Dataset",
+    out: str | Place,
     *,
     config: str | Path | None = None,
     progress: bool = True,
@@ -64,7 +65,7 @@ def run(
             function still gives the same scores for some noise; more cannot be known of it.
         data: a folder or manifest of images, or a batched `tf.data.Dataset` of `(image, label)` in
             a fixed order. A live dataset is fed to the model as it is, then `scaling` is applied.
-        out: the run folder; it is created.
+        out: the run folder; it is created. It, the model and the data may be behind URLs.
         config: a TOML file with options.
         progress: whether to show progress bars on stderr.
         **options: fields of `AuditConfig`, for instance `scaling="0-1"`.
@@ -89,6 +90,8 @@ def run(
     positive_index(audit.class_names, settings.positive)  # Looked at before anything is written.
     check_limits_fit(audit.class_names, settings.fail_under)
     fingerprints = {"model": inputs.model_fingerprint(), "data": inputs.listing.fingerprint()}
+    if inputs.objects is not None:
+        fingerprints["objects"] = inputs.objects.fingerprint()
     session = ray.session() if settings.engine == "ray" else nullcontext()
     with open_log(audit.folder), session:
         audit.manifest = open_manifest(
@@ -96,7 +99,7 @@ def run(
             inputs.listing,
             inputs.data_name,
             fingerprints,
-            settings.model_dump(mode="json", exclude=set(PLACES)),
+            settings.kept(),
         )
         for name in STAGES:
             if not _is_current(audit, name):

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from audit.gates import Gate, check_limits
+from audit.places import Place
 from audit.run_folder import OCCLUSION, RunFolder
 
 _MOST_CLASSES_IN_A_MATRIX = 1000
@@ -16,7 +16,7 @@ _MOST_CLASSES_IN_A_MATRIX = 1000
 class Run:
     """A run folder as an object: its tables as pandas frames, and where its report is."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Place) -> None:
         """Open a run.
 
         Raises:
@@ -25,11 +25,11 @@ class Run:
         self._folder = RunFolder.open(path)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self._folder.path
 
     @property
-    def report_path(self) -> Path:
+    def report_path(self) -> Place:
         """The report's first page."""
         return self._folder.report_path
 
@@ -106,6 +106,12 @@ class Run:
         return self._read_list("targets")
 
     @cached_property
+    def objects(self) -> dict[str, Any] | None:
+        """How much of the focus lies inside the object; `None` without masks and boxes."""
+        is_there = (self.path / "objects.json").is_file()
+        return self._folder.read_json("objects") if is_there else None
+
+    @cached_property
     def gates(self) -> list[Gate]:
         """The limits of `fail_under`, each with what was measured; empty before the metrics."""
         limits = self.manifest["config"].get("fail_under") or {}
@@ -152,6 +158,8 @@ class Run:
         }
         summary |= self._metrics_summary() | self._explained_summary()
         summary |= self._diagnosis_summary()
+        if self.objects is not None:
+            summary["objects"] = self.objects
         summary["gates"] = [asdict(gate) for gate in self.gates]
         summary["warnings"] = [warning["text"] for warning in manifest["warnings"]]
         summary["report"] = str(self.report_path) if self.report_path.is_file() else None

@@ -1,16 +1,13 @@
 """The folder that joins the stages: every file name, every column, atomic writes, the manifest.
 
 In: frames and small values from a stage. Out: the same for the next stage, the report and the user.
-Every file is written to a temporary name beside it, flushed to disk and renamed, so a reader sees
-either the whole file or none. A torn shard is recognised by its footer and row count and redone.
+A reader sees either a whole file or none. A torn shard is recognised by its footer and row count
+and redone.
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit.disk import writing
 from audit.errors import RunFolderError
+from audit.files import (
+    parquet_source,
+    read_footer,
+    read_json,
+    write_bytes,
+    write_json,
+    write_parquet,
+)
+from audit.places import Place, place
 from audit.schemas import SCHEMAS
 
 FORMAT_VERSION = 1
@@ -53,14 +58,17 @@ class RunFolder:
 
     Attributes:
         writer: a name of its own for each of several processes that write shards at once.
+        check_owner: called before the manifest or a shard is written; raises if the folder, which
+            this process held, is somebody else's by now.
     """
 
-    def __init__(self, path: Path | str, writer: str = "") -> None:
-        self.path = Path(path)
+    def __init__(self, path: Place | str, writer: str = "") -> None:
+        self.path = place(path)
         self.writer = writer
+        self.check_owner: Callable[[], None] = lambda: None
 
     @classmethod
-    def open(cls, path: Path | str) -> "RunFolder":
+    def open(cls, path: Place | str) -> "RunFolder":
         """Open a folder that holds a run.
 
         Raises:
@@ -69,38 +77,38 @@ class RunFolder:
         folder = cls(path)
         if not folder.manifest_path.is_file():
             raise RunFolderError(
-                f"`{path}` is not a run folder. Received: a path without a manifest.json."
+                f"`{folder.path}` is not a run folder. Received: a path without a manifest.json."
                 " Give the folder that was passed to `gradcam-audit run … --out`."
             )
         version = folder.read_manifest().get("format_version")
         if version != FORMAT_VERSION:
             raise RunFolderError(
-                f"`{path}` has another format. Received: format_version {version}, this program"
-                f" reads {FORMAT_VERSION}. Use the version of gradcam-audit that made it, or audit"
-                " into a new folder."
+                f"`{folder.path}` has another format. Received: format_version {version}, this"
+                f" program reads {FORMAT_VERSION}. Use the version of gradcam-audit that made it,"
+                " or audit into a new folder."
             )
         return folder
 
     # Paths
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> Place:
         return self.path / "manifest.json"
 
     @property
-    def log_path(self) -> Path:
+    def log_path(self) -> Place:
         return self.path / "logs" / "run.log"
 
     @property
-    def report_path(self) -> Path:
+    def report_path(self) -> Place:
         """The page that a reader opens first."""
         return self.path / "report" / "index.html"
 
-    def table_path(self, name: str) -> Path:
+    def table_path(self, name: str) -> Place:
         """Return where a table lives: `images`, `layers`, `focus`, `class_metrics`, …"""
         return self.path / f"{name}.parquet"
 
-    def shard_path(self, stage: str, index: int) -> Path:
+    def shard_path(self, stage: str, index: int) -> Place:
         """Return where a shard of `predictions`, `embeddings`, `explanations`, `thumbnails` is."""
         return self.path / stage / f"shard-{index:06d}.parquet"
 
@@ -112,13 +120,14 @@ class RunFolder:
         Raises:
             RunFolderError: if it is not JSON.
         """
-        return _read_json(self.manifest_path)
+        return read_json(self.manifest_path)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self.check_owner()
         write_json(self.manifest_path, manifest)
 
     def read_metrics(self) -> dict[str, Any]:
-        return _read_json(self.path / "metrics.json")
+        return read_json(self.path / "metrics.json")
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_json(self.path / "metrics.json", metrics)
@@ -129,7 +138,7 @@ class RunFolder:
         Raises:
             RunFolderError: if it is missing or no JSON.
         """
-        return _read_json(self.path / f"{name}.json")
+        return read_json(self.path / f"{name}.json")
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         write_json(self.path / f"{name}.json", value)
@@ -142,7 +151,7 @@ class RunFolder:
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Return a whole table; binary and list columns hold bytes and NumPy arrays."""
-        return pq.read_table(self.table_path(name)).to_pandas()
+        return pq.read_table(parquet_source(self.table_path(name))).to_pandas()
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         write_parquet(self.table_path(name), to_arrow(frame, SCHEMAS.get(name)))
@@ -151,19 +160,20 @@ class RunFolder:
 
     def shard_indices(self, stage: str) -> list[int]:
         """Return the indices of the shards on disk, in order; torn ones are not checked for."""
-        files = sorted((self.path / stage).glob("shard-*.parquet"))
-        return [int(file.stem.removeprefix("shard-")) for file in files]
+        names = sorted(file.stem for file in (self.path / stage).glob("shard-*.parquet"))
+        return [int(name.removeprefix("shard-")) for name in names]
 
     def write_shard(self, stage: str, index: int, table: pa.Table, receipt: Receipt) -> None:
         """Write one shard with its receipt inside, so that both are there or neither."""
         metadata = {"receipt": json.dumps([receipt.n_done, receipt.left_out])}
         path = self.shard_path(stage, index)
+        self.check_owner()
         write_parquet(path, table.replace_schema_metadata(metadata), self.writer)
 
     def read_receipt(self, spec: ShardSpec) -> Receipt | None:
         """Return the receipt of a finished shard, or `None` if the shard is missing or torn."""
         try:
-            metadata = pq.read_metadata(self.shard_path(spec.stage, spec.index))
+            metadata = read_footer(self.shard_path(spec.stage, spec.index))
         except (OSError, pa.ArrowInvalid):
             return None
         raw = (metadata.metadata or {}).get(b"receipt")
@@ -178,12 +188,13 @@ class RunFolder:
         self, stage: str, index: int, columns: Sequence[str] | None = None
     ) -> pd.DataFrame:
         """Return one shard as a frame."""
-        return pq.read_table(self.shard_path(stage, index), columns=columns).to_pandas()
+        source = parquet_source(self.shard_path(stage, index))
+        return pq.read_table(source, columns=columns).to_pandas()
 
     def read_shard_table(self, stage: str, index: int, columns: Sequence[str]) -> pa.Table:
         """Return one shard as Arrow has it; names of layers are stored once and referred to."""
-        path = self.shard_path(stage, index)
-        return pq.read_table(path, columns=list(columns), read_dictionary=["layer"])
+        source = parquet_source(self.shard_path(stage, index))
+        return pq.read_table(source, columns=list(columns), read_dictionary=["layer"])
 
     def iter_shards(
         self, stage: str, columns: Sequence[str] | None = None
@@ -232,7 +243,7 @@ class RunFolder:
         columns = ["image_id", "explained_class", "height", "width", "peak", "cam"]
         frames = [
             pq.read_table(
-                self.shard_path("explanations", index),
+                parquet_source(self.shard_path("explanations", index)),
                 columns=columns,
                 filters=[("layer", "=", FUSED_LAYER)],
             ).to_pandas()
@@ -250,7 +261,8 @@ class RunFolder:
     def _read_list_column(self, stage: str, column: str) -> np.ndarray:
         blocks = []
         for index in self.shard_indices(stage):
-            chunked = pq.read_table(self.shard_path(stage, index), columns=[column])[column]
+            source = parquet_source(self.shard_path(stage, index))
+            chunked = pq.read_table(source, columns=[column])[column]
             width = chunked.type.list_size
             flat = chunked.combine_chunks().flatten().to_numpy(zero_copy_only=False)
             blocks.append(flat.reshape(-1, width))
@@ -272,85 +284,3 @@ def to_arrow(frame: pd.DataFrame, schema: pa.Schema | None) -> pa.Table:
     """Turn a frame into an Arrow table without pandas' own metadata, which names versions."""
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     return table.replace_schema_metadata(None)
-
-
-def write_parquet(path: Path, table: pa.Table, writer: str = "") -> None:
-    """Write a table atomically, compressed with zstd."""
-    with atomic(path, table.nbytes, writer) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys in the order given; NaN becomes null."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    # A file name that is not UTF-8 becomes a JSON escape, so that every reader can decode the file.
-    write_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically."""
-    with atomic(path, len(content)) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def atomic(path: Path, n_bytes: int | None = None, writer: str = "") -> Iterator[Path]:
-    """Give a temporary name in the same folder; then flush, rename, and flush the folder.
-
-    Args:
-        n_bytes: how large the file becomes at most, if that is known.
-        writer: makes the name one's own where several processes may write the same file.
-    """
-    temporary = path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
-    with writing(path, n_bytes):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _flush(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder; its rename is already ordered.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise RunFolderError(
-            f"The run's file `{path}` cannot be read. Received: {exc}. Audit again into a new"
-            " folder."
-        ) from exc
-    if not isinstance(content, dict):
-        raise RunFolderError(
-            f"`{path}` does not hold a JSON object. Received: a {type(content).__name__}. Audit"
-            " again into a new folder."
-        )
-    return content
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy values, tuples and paths into what JSON knows; NaN and infinities into null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return value.as_posix()
-    return value

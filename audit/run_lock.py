@@ -3,7 +3,7 @@
 The lock is on the empty file `logs/run.lock`. It holds among all processes of one machine. On a
 network file system it holds among machines as far as that file system passes locks on: NFS since
 version 3 with its lock service, SMB and Lustre if mounted with locks. Where locks are not known at
-all, the run goes on and the log says so.
+all, the run goes on and the log says so. A folder behind a URL is held by `audit.remote_lock`.
 """
 
 import errno
@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from audit.disk import writing
 from audit.errors import RunFolderError
+from audit.places import Remote
+from audit.remote_lock import held
 from audit.run_folder import RunFolder
 
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
@@ -30,6 +32,11 @@ def locked(folder: RunFolder) -> Iterator[None]:
         RunFolderError: if somebody else holds it, or the lock cannot be written.
     """
     path = folder.log_path.with_name("run.lock")
+    if isinstance(path, Remote):
+        with held(path) as hold:
+            folder.check_owner = hold.check
+            yield
+        return
     with writing(folder.path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")

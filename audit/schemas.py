@@ -28,7 +28,21 @@ nothing of the picture; the file was not asked for."""
 UNDEFINED_SCORES = "the model's output for it is not a finite number"
 """The reason for `UNDEFINED`."""
 
+INSIDE = ("object_share", "energy_inside", "pointing")
+"""Columns of `focus.parquet` that only a run with masks or boxes has: the object's share of the
+pixels, which an even map would have inside; the share of the map's sum inside it; whether the
+hottest pixel is inside. All from 0 to 1, NaN where the object is not known; see
+`audit.explain.inside`."""
+
 SCHEMAS = {
+    "objects": pa.schema(
+        [
+            ("image_id", pa.int64()),
+            ("kind", pa.string()),
+            ("reason", pa.string()),
+            ("object_share", pa.float64()),
+        ]
+    ),
     "unreadable": pa.schema([(name, pa.string()) for name in ("path", "kind", "reason")]),
     "explanations": pa.schema(
         [

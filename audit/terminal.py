@@ -45,10 +45,27 @@ def print_run(summary: dict[str, Any]) -> None:
                 f"pattern {pattern['id']}",
                 f"{pattern['name']}: {pattern['n_errors']} errors (cause: {pattern['verdict']})",
             )
+    if summary.get("objects") is not None:
+        _print_objects(summary["objects"])
     if summary["findings"] is not None:
         _print_diagnosis(summary["findings"], summary["targets"])
     for warning in summary["warnings"]:
         line("WARNING", warning)
+
+
+def _print_objects(found: dict[str, Any]) -> None:
+    """Print how much of the focus of errors, and of correct images, lies inside the object."""
+    from audit.diagnose.wording import percent, times
+
+    known = f"the object is known in {found['n_known']:,} of {found['n_images']:,} images"
+    sides = [
+        f"{words} {percent(found[name]['energy']['value'])}"
+        f" ({times(found[name]['lift']['value'])} times that of an even map)"
+        for name, words in (("errors", "of errors"), ("controls", "of correct images"))
+        if found[name]["n"]
+    ]
+    shares = f"share of the focus inside the object: {', '.join(sides)}; " if sides else ""
+    line("object", shares + known)
 
 
 def _print_diagnosis(findings: list[dict[str, Any]], targets: list[dict[str, Any]]) -> None:

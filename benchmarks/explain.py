@@ -349,7 +349,7 @@ def bytes_on_disk(maps: Any, n_images: int) -> float:
     """Return what a shard of these maps takes on disk, for one image and class."""
     import pyarrow as pa
 
-    from audit.run_folder import write_parquet
+    from audit.files import write_parquet
     from audit.schemas import SCHEMAS
 
     rows = [

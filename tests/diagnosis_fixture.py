@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from audit.files import write_json
 from audit.report.evidence import COLUMNS
-from audit.run_folder import Receipt, RunFolder, write_json
+from audit.run_folder import Receipt, RunFolder
 
 HOSTILE_SLICE = '</table><script>document.title="stolen"</script> & brightness \u202ebelow 0.3'
 HOSTILE_TEXT = (

@@ -16,9 +16,10 @@ from audit.diagnose.findings import find_findings, findings_json
 from audit.diagnose.tables import Tables
 from audit.diagnose.targets import rank_targets, targets_json
 from audit.diagnose.transformations import TRANSFORMATIONS
+from audit.files import write_json
 from audit.predict.intervals import wilson_interval
 from audit.predict.properties import SCHEMA as PROPERTIES
-from audit.run_folder import RunFolder, write_json
+from audit.run_folder import RunFolder
 
 N_PATTERN, N_ERRORS = 57, 96
 CATS_WRONG, DOGS_WRONG = range(84), range(300, 312)

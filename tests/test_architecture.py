@@ -52,6 +52,7 @@ def test_rendering_and_showing_need_no_tensorflow(drawn_run: Path):
         command("show", str(drawn_run), "--json"),
         "import audit; audit.run; audit.Run",
         "import audit.compare.compare_folder, audit.compare.regressions",
+        "import audit.report.comparison.compare_report",
     ):
         assert not loaded_after(code) & {"tensorflow", "keras"}, code
 

@@ -28,11 +28,12 @@ from audit.explain.causal import (
 )
 from audit.explain.maps import Explainer
 from audit.explain.painting import AREAS, BLUR, BLUR_ELSEWHERE, ELSEWHERE, FOCUS
+from audit.files import write_parquet
 from audit.predict.dataset import DatasetSource, FileSource
 from audit.predict.inference import DecisionRule, Predictor
 from audit.predict.listing import list_images
 from audit.predict.model import AuditedModel, load_model, wrap_model
-from audit.run_folder import Receipt, RunFolder, ShardSpec, to_arrow, write_parquet
+from audit.run_folder import Receipt, RunFolder, ShardSpec, to_arrow
 
 SIDE = 32
 CORNER = 8

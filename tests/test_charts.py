@@ -137,3 +137,58 @@ def test_the_same_numbers_give_the_same_drawing(drawings):
 
 def test_a_chart_without_any_image_is_still_drawn():
     assert charts.reliability_chart(BINS[:1], "Empty.").svg.startswith("<svg")
+
+
+MARKS = ("mark-symbol role-mark", "mark-rule role-mark")
+
+
+def series(n_runs: int, lines: tuple[str, ...] = ("one",)) -> tuple[list[dict], list[str]]:
+    runs = [f"run {n}" for n in range(n_runs)]
+    rows = [
+        {"run": run, "name": name, "value": 0.5 + n / 10, "low": 0.4 + n / 10, "high": 0.6 + n / 10}
+        for name in lines
+        for n, run in enumerate(runs)
+    ]
+    return rows, runs
+
+
+def test_a_series_is_drawn_in_order_with_its_intervals():
+    rows, runs = series(3)
+    rows[1] = {**rows[1], "low": None, "high": None}
+    svg = ElementTree.fromstring(
+        charts.series_chart(rows, runs[::-1], ["one"], "Share", "Three runs.").svg
+    )
+    groups = {kind: [g for g in svg.iter() if kind in g.get("class", "")] for kind in MARKS}
+    dots = [path for group in groups["mark-symbol role-mark"] for path in group]
+    places = [tuple(map(float, re.findall(r"[\d.]+", dot.get("transform"))[:2])) for dot in dots]
+    assert [x for x, _ in places] == sorted((x for x, _ in places), reverse=True)  # As asked for.
+    assert [y for _, y in places] == sorted((y for _, y in places), reverse=True)  # Larger: higher.
+    rules = [line for group in groups["mark-rule role-mark"] for line in group]
+    assert len(rules) == 2  # One run has no interval.
+    lengths = [abs(float(line.get("y2"))) for line in rules]
+    step = abs(places[0][1] - places[1][1])
+    assert lengths == pytest.approx([2 * step] * 2)
+    texts = [text.text for text in svg.iter() if text.tag.endswith("text")]
+    assert [text for text in texts if text in runs] == runs[::-1]
+
+
+def test_many_runs_keep_their_names():
+    for n_runs in (2, 6, 7, 20):
+        rows, runs = series(n_runs)
+        rows = [{**row, "value": 0.5, "low": 0.4, "high": 0.6} for row in rows]
+        svg = charts.series_chart(rows, runs, ["one"], "Share", "Runs.").svg
+        assert all(f">{run}<" in svg or f">{run[:3]}" in svg for run in runs)
+
+
+def test_two_lines_of_a_series_have_a_legend():
+    rows, runs = series(2, ("before", "after"))
+    assert "before" in charts.series_chart(rows, runs, ["before", "after"], "Share", "Two.").svg
+    alone, runs = series(2, ("before",))
+    assert "before" not in charts.series_chart(alone, runs, ["before"], "Share", "One.").svg
+
+
+def test_hostile_names_of_runs_are_escaped():
+    rows, runs = [{"run": "<b>&", "name": "a", "value": 0.5, "low": None, "high": None}], ["<b>&"]
+    svg = charts.series_chart(rows, runs, ["a"], "Share", "One.").svg
+    assert "&lt;b" in svg
+    assert "<b>" not in svg

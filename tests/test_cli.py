@@ -297,6 +297,21 @@ def test_a_stopped_run_says_how_to_go_on(
     assert (told["status"], told["exit_code"]) == ("stopped", exit_code)
 
 
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [("demo", "audit.demo.run_demo"), ("show", "audit.results.Run.summary")],
+)
+def test_every_command_can_be_stopped(
+    command: str, function: str, drawn_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(function, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    result = call(command, *([] if command == "demo" else [drawn_run]))
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith("Stopped by SIGINT. Nothing that is done")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_while_a_run_is_written_nobody_else_writes_into_it(again: list[object], tmp_path: Path):
     run = tmp_path / "run"
     with locked(RunFolder(run)):

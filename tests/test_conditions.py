@@ -8,6 +8,7 @@ import pytest
 
 from audit.diagnose.conditions import (
     MIN_IMAGES,
+    OBJECT,
     PROPERTIES,
     Condition,
     class_condition,
@@ -227,3 +228,27 @@ def test_only_having_a_duplicate_is_a_condition():
     assert (condition.column, condition.value) == ("near_duplicates", "yes")
     assert condition.name == "with a near-duplicate"
     assert np.flatnonzero(is_met(condition, table)).tolist() == list(range(40))
+
+
+# Objects
+
+
+def test_the_share_of_the_object_is_a_condition():
+    table = table_of(100, object_share=np.arange(100) / 100)
+    found = {condition.name: condition for condition in conditions_of(table, OBJECT)}
+    small = found["small object (its share of the image in the lowest 20 %)"]
+    assert is_met(small, table).tolist() == [True] * 20 + [False] * 80
+    large = found["large object (its share of the image in the highest 30 %)"]
+    assert is_met(large, table).tolist() == [False] * 70 + [True] * 30
+
+
+@pytest.mark.parametrize(
+    ("n_known", "is_tried"), [(100, True), (90, True), (89, False), (0, False)]
+)
+def test_objects_of_some_images_only_are_no_condition(n_known: int, is_tried: bool):
+    """Images with masks may have been chosen for what makes them wrong."""
+    shares = np.where(np.arange(100) < n_known, np.arange(100) / 100, np.nan)
+    table = table_of(100, object_share=shares)
+    assert (OBJECT in table) == is_tried
+    if n_known == 90:
+        assert not any(is_met(c, table)[90:].any() for c in conditions_of(table, OBJECT))

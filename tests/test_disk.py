@@ -7,6 +7,7 @@ import pytest
 
 from audit.disk import readable, writing
 from audit.errors import ResourceError, RunFolderError
+from audit.places import Remote
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -19,6 +20,13 @@ def test_no_room_says_what_is_free_and_what_is_needed(number: int, tmp_path: Pat
     assert " free, and it takes up to 1.5 MB. Nothing that is done is lost: " in text
     assert "unknown" not in text, "what is free is asked of the nearest folder that is there"
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_of_a_store_nobody_knows_what_is_free(bucket: Remote):
+    with pytest.raises(ResourceError) as caught, writing(bucket / "x"):
+        raise OSError(errno.ENOSPC, "full")
+    assert str(caught.value).startswith(f"There is no room for `{bucket}/x`. Received: ")
+    assert "; an unknown amount free. Nothing" in str(caught.value)
 
 
 def test_how_much_is_needed_is_left_out_where_it_is_not_known(tmp_path: Path):

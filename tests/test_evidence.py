@@ -10,6 +10,7 @@ from diagnosis_fixture import HOSTILE_RECIPE, HOSTILE_SLICE, HOSTILE_TEXT, TRANS
 from report_fixture import Sizes, write_run
 from report_html import read_report
 
+from audit.files import write_json
 from audit.report import evidence
 from audit.report.formats import legible
 from audit.report.render import render_report
@@ -25,7 +26,6 @@ from audit.report.views import (
     thumbs,
 )
 from audit.report.views.thumbs import single
-from audit.run_folder import write_json
 
 
 @pytest.fixture(scope="module")

@@ -138,3 +138,23 @@ def test_plural():
     assert formats.plural(1, "image") == "image"
     assert formats.plural(2, "image") == "images"
     assert formats.plural(0, "is", "are") == "are"
+
+
+def test_a_difference_has_its_sign():
+    assert formats.signed(0.0115, 2) == "+0.01"
+    assert formats.signed(-0.0256) == "−0.026"
+    assert formats.signed(0.0) == "0.000"
+    assert formats.signed(0.0001) == "+<\u202f0.001"
+    assert formats.signed(-0.0001) == "−<\u202f0.001"
+    assert formats.signed(None) == formats.signed(math.nan) == "–"
+    assert formats.signed_range(-0.0383, 0.0006, 4) == "−0.0383 to +0.0006"
+    assert formats.signed_range(None, 1.0) == ""
+
+
+def test_a_difference_of_shares_is_in_points():
+    assert formats.points(0.0115, 2) == "+1.15"
+    assert formats.points(-0.5) == "−50.0"
+    assert formats.points(None) == "–"
+    assert formats.points_range(0.004, 0.019, 2) == "+0.40 to +1.90"
+    assert formats.points_range(-1, 0.5, 0) == "−100 to +50"
+    assert formats.points_range(None, 0.1) == ""

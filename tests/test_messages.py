@@ -25,18 +25,23 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fsspec.implementations.memory import MemoryFileSystem
 
 import audit
-from audit import errors, pipeline
+from audit import errors, pipeline, remote_lock
+from audit.arguments import LocalArgument
 from audit.compare.compare_folder import check_out
 from audit.compare.comparison import compare_runs
+from audit.compare.matching import MatchedRuns
 from audit.config import make_config, parse_budget
 from audit.disk import writing
 from audit.engines import ray as ray_engine
 from audit.errors import AuditError
 from audit.explain.maps import Explainer
 from audit.inputs import Inputs
+from audit.missing_maps import compute_missing
 from audit.notify import parse_command
+from audit.places import place
 from audit.predict.inference import Predictor
 from audit.predict.metrics import compute_metrics
 from audit.predict.model import wrap_model
@@ -305,6 +310,36 @@ def run_in_use(bench: Bench) -> None:
         bench.audit()
 
 
+def run_in_use_in_a_store(bench: Bench) -> None:
+    lock = place("memory://messages/run/logs/run.lock")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote_lock, "WATCH", 0.5)
+        patch.setattr(remote_lock, "BEAT", 0.01)
+        with remote_lock.held(lock), remote_lock.held(lock):
+            pass
+
+
+def taken_over(bench: Bench) -> None:
+    hold = remote_lock.Hold(place("memory://messages/run/logs/run.lock"))
+    hold.give_sign()  # There is no lock of its own.
+    hold.check()
+
+
+def store_without_answer(bench: Bench) -> None:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise ConnectionError("Name or service not known.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "info", fail)
+        bench.audit(data="memory://unknown/val")
+
+
+def store_not_installed(bench: Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "s3fs", None)
+        bench.audit(data="s3://bucket/val")
+
+
 def compare(bench: Bench, *runs: Path, labels: list[str] | None = None) -> None:
     """Compare the finished run with others, or with itself."""
     compare_runs([bench.finished, *(runs or (bench.finished,))], labels)
@@ -316,6 +351,43 @@ def compare_other_images(bench: Bench) -> None:
     images["y_true"] = 1 - images["y_true"]
     RunFolder(run).write_table("images", images)
     compare(bench, run)
+
+
+def mask(bench: Bench, name: str) -> Path:
+    """Write a mask and return its folder."""
+    drawn_set.save_image(bench.tmp / "masks" / name, BLACK)
+    return bench.tmp / "masks"
+
+
+def compute_maps(
+    bench: Bench, *runs: Path, model: Path | None = None, data: Path | None = None
+) -> None:
+    """Compare the finished run with others, by default one that lacks all its maps."""
+
+    def compute(images: MatchedRuns) -> MatchedRuns:
+        return compute_missing(images, (None, model), data, bench.tmp / "out", progress=False)
+
+    compare_runs([bench.finished, *(runs or (run_without_maps(bench),))], compute=compute)
+
+
+def run_without_maps(bench: Bench) -> Path:
+    run = bench.own_run()
+    shutil.rmtree(run / "explanations")
+    return run
+
+
+def another_model(bench: Bench) -> Path:
+    path = bench.tmp / "other.keras"
+    pooled(keras.layers.Dense(1)).save(path)
+    return path
+
+
+def images_in_memory(bench: Bench) -> None:
+    run = run_without_maps(bench)
+    folder = RunFolder(run)
+    manifest = folder.read_manifest()
+    folder.write_manifest(manifest | {"data": manifest["data"] | {"kind": "dataset"}})
+    compute_maps(bench, run, model=bench.model, data=bench.data)
 
 
 def search(bench: Bench, target: str = "T1", pool: Path | None = None, **options: Any) -> None:
@@ -446,6 +518,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(classes="cats,cats"),
         lambda b: b.audit(fail_under="acuracy=0.9"),
         lambda b: b.audit(address="head:6379"),
+        lambda b: b.audit(masks="s3://bucket/masks"),
         lambda b: parse_command("echo 'open"),
         lambda b: parse_command("no-such-program"),
         lambda b: b.audit(label_regex="^cat"),
@@ -469,7 +542,10 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(positive="middle"),
         lambda b: b.audit(positive="left", classes="left,right,middle"),
     ],
-    "no-model": [lambda b: b.audit(b.tmp / "no.keras")],
+    "no-model": [
+        lambda b: b.audit(b.tmp / "no.keras"),
+        lambda b: b.audit("memory://messages/no.keras"),
+    ],
     "model-is-a-folder": [lambda b: b.audit(b.data)],
     "not-callable": [lambda b: b.audit(7)],
     "size-not-said": [lambda b: b.audit(lambda pixels: pixels.mean(axis=(1, 2)))],
@@ -553,6 +629,20 @@ TRIGGERS: dict[str, list[Trigger]] = {
         lambda b: b.audit(pooled(keras.layers.Dense(3))),
     ],
     "nothing-predicted": [all_unreadable],
+    "no-folder-of-masks": [
+        lambda b: b.audit(masks=b.tmp / "no"),
+        lambda b: b.audit(masks=b.file("m.png")),
+    ],
+    "folder-without-masks": [
+        lambda b: b.audit(masks=b.file("empty/x.txt").parent),
+        lambda b: b.audit(boxes=b.data),
+    ],
+    "no-boxes": [lambda b: b.audit(boxes=b.tmp / "no.json")],
+    "boxes-unreadable": [
+        lambda b: b.audit(boxes=b.file("b.json", "[1, 2")),
+        lambda b: b.audit(boxes=b.file("b.json", '{"images": [1], "annotations": []}')),
+    ],
+    "masks-of-other-images": [lambda b: b.audit(masks=mask(b, "other.png"))],
     "image-changed": [shuffled],
     "not-a-manifest": [lambda b: b.audit(data=b.file("list.txt", "a.png"))],
     "manifest-unreadable": [
@@ -601,9 +691,19 @@ TRIGGERS: dict[str, list[Trigger]] = {
     ],
     "no-room": [full_disk],
     "stage-out-of-memory": [stage_out_of_memory],
-    "run-in-use": [run_in_use],
+    "run-in-use": [run_in_use, run_in_use_in_a_store],
     "no-metrics-yet": [rendered_too_early],
     "budget-too-small": [lambda b: share(b, b.tmp / "report.html", budget=20_000)],
+    "unknown-scheme": [lambda b: b.audit(data="https://example.org/val")],
+    "not-a-url": [
+        lambda b: b.audit(data="s3://key:secret@bucket/val"),
+        lambda b: b.audit(out="memory://bucket/../run"),
+    ],
+    "lost-slash": [lambda b: b.audit(data=Path("s3://bucket/val"))],
+    "store-not-installed": [store_not_installed],
+    "not-reached": [store_without_answer],
+    "taken-over": [taken_over],
+    "only-here": [lambda b: LocalArgument().convert("memory://bucket/report.zip", None, None)],
     "ray-not-installed": [without_ray],
     "no-cluster": [no_cluster],
     "not-in-files": [
@@ -646,6 +746,15 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "run-not-finished": [lambda b: compare(b, spoil_manifest(b, status="running"))],
     "other-classes": [lambda b: compare(b, spoil_manifest(b, class_names=["left", "centre"]))],
     "no-common-image": [compare_other_images],
+    "maps-of-two-runs": [
+        lambda b: compute_maps(b, b.finished, b.finished, model=b.model, data=b.data)
+    ],
+    "maps-need-images": [lambda b: compute_maps(b, b.finished, model=b.model)],
+    "images-need-a-model": [lambda b: compute_maps(b, b.finished, data=b.data)],
+    "not-the-runs-model": [lambda b: compute_maps(b, model=another_model(b), data=b.data)],
+    "no-images-for-maps": [lambda b: compute_maps(b, model=b.model, data=b.tmp / "no")],
+    "images-in-memory": [images_in_memory],
+    "no-map-made": [lambda b: compute_maps(b, model=b.model, data=b.file("x/y").parent)],
     "not-a-comparison": [
         lambda b: check_out(b.file("mine/own.txt").parent),
         lambda b: check_out(b.file("file")),

@@ -4,12 +4,14 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import pytest
 
 from audit.errors import ModelError
-from audit.predict.model_file import check_model_file, fingerprint_model_file
+from audit.places import Remote, place
+from audit.predict.model_file import check_model_file, fingerprint_model_file, local_model
 
 
 def refusal(path):
@@ -98,6 +100,24 @@ def test_the_real_files_of_strangers(shared_data):
     assert "weights only" in refusal(folder / "MaksMshn.h5")
     for name in ("JeanXL.h5", "MaksMshn_small.h5", "tm_11Maximus11_converted.keras"):
         check_model_file(folder / name)
+
+
+def test_a_model_behind_a_url_is_fetched_once(bucket: Remote, tmp_path: Path):
+    (bucket / "m.keras").write_bytes(b"content")
+    fetched = local_model(bucket / "m.keras")
+    assert (fetched.name, fetched.read_bytes()) == ("m.keras", b"content")
+    assert local_model(place(f"{bucket}/m.keras")) == fetched
+    assert local_model(tmp_path) is tmp_path
+    (bucket / "saved/variables/v.index").write_bytes(b"v")
+    (bucket / "saved/saved_model.pb").write_bytes(b"graph")
+    folder = local_model(bucket / "saved")
+    assert (folder / "variables" / "v.index").read_bytes() == b"v"
+    check_model_file(folder)
+
+
+def test_no_model_behind_a_url(bucket: Remote):
+    with pytest.raises(ModelError, match=r"There is no model at `memory://.*/m.keras`"):
+        local_model(bucket / "m.keras")
 
 
 def test_checking_needs_no_tensorflow():

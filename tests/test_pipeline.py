@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import audit
-from audit import pipeline, run_folder
+from audit import files, pipeline
 from audit.errors import AuditError, ConfigError, DatasetError, ResourceError, RunFolderError
 from audit.manifest import STAGES
 from audit.run_folder import RunFolder
@@ -356,7 +356,7 @@ def test_a_full_disk_is_one_sentence_and_afterwards_the_run_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    flush, left = run_folder._flush, 0
+    flush, left = files._flush, 0
 
     def fill(path: Path) -> None:
         nonlocal left
@@ -365,7 +365,7 @@ def test_a_full_disk_is_one_sentence_and_afterwards_the_run_goes_on(
             raise OSError(errno.ENOSPC, "No space left on device")
         flush(path)
 
-    monkeypatch.setattr(run_folder, "_flush", fill)
+    monkeypatch.setattr(files, "_flush", fill)
     for left in (0, 3, 25, 40):  # noqa: B007
         with pytest.raises(ResourceError, match="There is no room for") as caught:
             run_drawn(drawn_model, drawn_data, tmp_path / "run")

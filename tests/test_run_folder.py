@@ -1,6 +1,5 @@
 """The run folder: whole files or none, torn shards recognised, every column kept."""
 
-import errno
 import json
 import os
 
@@ -10,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from audit import run_folder
-from audit.errors import ResourceError, RunFolderError
+from audit.errors import RunFolderError
+from audit.files import write_json, write_parquet
 from audit.run_folder import (
     FORMAT_VERSION,
     FUSED_LAYER,
@@ -21,9 +20,6 @@ from audit.run_folder import (
     decode_cam,
     fixed_list,
     to_arrow,
-    write_bytes,
-    write_json,
-    write_parquet,
 )
 from audit.schemas import SCHEMAS, embeddings_schema, predictions_schema
 
@@ -56,41 +52,7 @@ def file_names(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-# Atomic files
-
-
-def test_a_written_file_is_whole_and_alone(tmp_path):
-    write_bytes(tmp_path / "deep" / "file.bin", b"new")
-    assert (tmp_path / "deep" / "file.bin").read_bytes() == b"new"
-    assert file_names(tmp_path) == ["deep/file.bin"]
-
-
-@pytest.mark.parametrize("failing", ["write_table", "_flush", "replace"])
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, failing):
-    path = tmp_path / "table.parquet"
-    write_parquet(path, pa.table({"a": [1]}))
-
-    def fail(*args, **kwargs):
-        if failing == "write_table":
-            args[1].write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    place = {"write_table": pq, "_flush": run_folder, "replace": os}[failing]
-    monkeypatch.setattr(place, failing, fail)
-    with pytest.raises(ResourceError, match="No space left"):
-        write_parquet(path, pa.table({"a": [2]}))
-    assert pq.read_table(path)["a"].to_pylist() == [1]
-    assert file_names(tmp_path) == ["table.parquet"]
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pq, "write_table", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_parquet(tmp_path / "table.parquet", pa.table({"a": [2]}))
-    assert file_names(tmp_path) == []
+# Shards
 
 
 def test_a_left_over_temporary_file_is_overwritten_and_never_listed(tmp_path):

@@ -89,7 +89,10 @@ def test_the_overview_repeats_what_is_stored(data):
         stored["low"],
         stored["high"],
     )
-    assert (page.n_unreadable, page.n_skipped) == (1, 2)
+    assert [(part.kind, part.count) for part in page.left_out] == [
+        ("unreadable", 1),
+        ("skipped", 2),
+    ]
     assert page.n_outside_patterns == int((data.errors["pattern"] == 0).sum())
 
 
@@ -249,12 +252,11 @@ def error_pages(folder, data):
 
 def test_pages_of_errors_follow_the_order_of_the_gallery(data, error_pages):
     order = data.errors["image_id"].tolist()
+    addresses = [None, *(f"errors/{image_id}.html" for image_id in order), None]
     for n, image_id in enumerate(order):
         page = error_pages[image_id]
         assert page.position == n + 1
-        assert (page.previous.image_id if page.previous else None) == (order[n - 1] if n else None)
-        following = order[n + 1] if n + 1 < len(order) else None
-        assert (page.next.image_id if page.next else None) == following
+        assert (page.previous, page.next) == (addresses[n], addresses[n + 2])
 
 
 def test_both_classes_share_the_scale_of_the_larger_peak(data, error_pages):
@@ -420,3 +422,24 @@ def test_names_of_files_are_made_of_integers(data):
 def test_every_method_and_fusion_is_put_into_words():
     assert sorted(run.METHODS) == sorted(get_args(Method))
     assert sorted(run.FUSIONS) == sorted(get_args(Fusion))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ([], "nothing; every file in the data was read and counted."),
+        (["undefined"], "1 image with undefined scores, in none of these numbers."),
+        (
+            ["skipped", "unreadable", "undefined", "undefined", "unreadable"],
+            "2 unreadable files, 2 images with undefined scores and 1 file of another kind, in none"
+            " of these numbers.",
+        ),
+    ],
+)
+def test_the_overview_says_what_is_in_none_of_its_numbers(data, kinds, said):
+    rows = [(f"{n}.jpg", kind, "why") for n, kind in enumerate(kinds)]
+    table = pd.DataFrame(rows, columns=["path", "kind", "reason"])
+    page = overview.overview_page(dataclasses.replace(data, unreadable=table), ())
+    html = make_environment().get_template("index.html").render(page=page, site=page.site, root="")
+    note = re.sub(r"<[^>]*>", "", next(x for x in html.split("\n") if "Left out:" in x))
+    assert note.startswith(f"Left out: {said}")

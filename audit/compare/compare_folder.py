@@ -1,4 +1,4 @@
-"""The folder of a comparison: `comparison.json`, `fixed.csv`, `broken.csv`.
+"""The folder of a comparison: `comparison.json`, `fixed.csv`, `broken.csv`; its report comes beside.
 
 In: a `Comparison`. Out: files that people and scripts read.
 """
@@ -25,6 +25,9 @@ COLUMNS = (
 """Columns of the two tables: the labels of the runs, the image, its classes, and its true class's
 score in both runs. A series has the images of each step, one step after the other."""
 
+MAPS = "maps"
+"""The folder in it that holds the maps that were computed for the comparison; they come first."""
+
 _NAME = "comparison"
 
 
@@ -36,7 +39,7 @@ def check_out(path: Path) -> None:
     """
     if (path / f"{_NAME}.json").is_file() or not path.exists():
         return
-    if not path.is_dir() or any(path.iterdir()):
+    if not path.is_dir() or any(entry.name != MAPS for entry in path.iterdir()):
         raise RunFolderError(
             f"`{path}` is not the folder of a comparison. Received: a"
             f" {'folder with other files' if path.is_dir() else 'file'}. Give a new folder with"

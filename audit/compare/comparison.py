@@ -5,8 +5,8 @@ became of the patterns, each later run against the first on the images that all 
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,25 @@ from audit.compare.changes import (
     confidence_gap,
     sort_outcomes,
 )
-from audit.compare.focus_shift import FocusShift, compare_focus, shift_in_place
+from audit.compare.focus_shift import FocusShift, Maps, compare_focus, shift_in_place
 from audit.compare.matching import (
     ComparedRun,
+    ComputedMaps,
     MatchCounts,
     MatchedRuns,
     match_runs,
     open_compared,
 )
+from audit.compare.object_shift import (
+    ObjectShift,
+    measure_maps,
+    noted_inside,
+    shift_in_object,
+)
 from audit.compare.paired import Change
 from audit.compare.patterns_change import PatternChange, compare_patterns
 from audit.compare.stored import (
+    computed_keys,
     read_maps,
     read_mean_maps,
     read_patterns,
@@ -41,6 +49,8 @@ from audit.compare.stored import (
 )
 from audit.diagnose.pattern_search import LOOK
 from audit.errors import ConfigError
+from audit.explain.objects import Objects
+from audit.places import Place, place
 from audit.predict.intervals import wilson_estimate
 
 FORMAT_VERSION = 1
@@ -61,6 +71,21 @@ class RunInSeries:
     matched: MatchCounts
     n_errors: int
     accuracy: dict[str, Any]
+    computed: "ComputedCounts | None" = None
+
+
+@dataclass(frozen=True)
+class ComputedCounts:
+    """Maps that were made with a run's model because only the other run had them.
+
+    `n_wanted` and `n_maps` count an image and a class; `n_left_out` counts images that could not be
+    read, or are no longer those that were predicted, the first because of `first_reason`.
+    """
+
+    n_wanted: int
+    n_maps: int
+    n_left_out: int
+    first_reason: str | None
 
 
 @dataclass(frozen=True)
@@ -186,16 +211,25 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Sequence[Path | str], labels: Sequence[str] | None = None, *, seed: int = 0
+    runs: Sequence[Place | str],
+    labels: Sequence[str] | None = None,
+    *,
+    masks: Path | None = None,
+    boxes: Path | None = None,
+    compute: Callable[[MatchedRuns], MatchedRuns] = lambda images: images,
+    seed: int = 0,
 ) -> Comparison:
     """Compare two or more finished runs.
 
     Args:
         runs: run folders; the later ones are each compared with the first.
         labels: what the runs are called; by default the names of their folders.
+        masks, boxes: where the objects are, as for a run; by default what both runs noted of them.
+        compute: gives runs the maps that they lack.
         seed: of the bootstrap. The same runs give the same comparison.
 
     Raises:
+        DatasetError: if there are no masks or boxes where they should be.
         ConfigError: if there are fewer than two runs, or the labels do not fit.
         RunFolderError: if a folder is no finished run of this format, classes differ, or no image
             is in all of them.
@@ -203,15 +237,17 @@ def compare_runs(
     names = check_labels(runs, labels)
     opened = [open_compared(path, name) for path, name in zip(runs, names, strict=True)]
     images = match_runs(opened)
+    objects = Objects(images.paths.tolist(), masks, boxes) if masks or boxes else None
+    images = compute(images)
     return Comparison(
         runs=tuple(_in_series(images, position) for position in range(len(opened))),
         n_images=len(images.y_true),
         images=images,
-        steps=tuple(_step(images, position, seed) for position in range(1, len(opened))),
+        steps=tuple(_step(images, position, objects, seed) for position in range(1, len(opened))),
     )
 
 
-def check_labels(runs: Sequence[Path | str], labels: Sequence[str] | None) -> list[str]:
+def check_labels(runs: Sequence[Place | str], labels: Sequence[str] | None) -> list[str]:
     """Return a label for each run, different for each.
 
     Raises:
@@ -223,7 +259,7 @@ def check_labels(runs: Sequence[Path | str], labels: Sequence[str] | None) -> li
             " the run after."
         )
     if labels is None:
-        names = [Path(run).resolve().name for run in runs]
+        names = [place(run).resolve().name for run in runs]
         times = Counter(names)
         return [
             name if times[name] == 1 else f"{name} ({position})"
@@ -247,10 +283,18 @@ def _in_series(images: MatchedRuns, position: int) -> RunInSeries:
         matched=images.counts[position],
         n_errors=len(images.y_true) - n_right,
         accuracy=wilson_estimate(n_right, len(images.y_true)),
+        computed=None if run.computed is None else _counted(run.computed),
     )
 
 
-def _step(images: MatchedRuns, position: int, seed: int) -> Step:
+def _counted(computed: ComputedMaps) -> ComputedCounts:
+    reasons = [reason for _, reason in computed.left_out]
+    return ComputedCounts(
+        computed.n_wanted, len(computed.maps), len(reasons), reasons[0] if reasons else None
+    )
+
+
+def _step(images: MatchedRuns, position: int, objects: Objects | None, seed: int) -> Step:
     both = [0, position]
     y_true, y_pred, scores = images.y_true, images.y_pred[both], images.scores[both]
     classes = [
@@ -285,5 +329,25 @@ def _step(images: MatchedRuns, position: int, seed: int) -> Step:
         classes=compare_groups(classes, y_true, y_pred),
         slices=compare_groups(slices, y_true, y_pred),
         patterns=compare_patterns(patterns, y_true, y_pred, repaired),
-        focus=compare_focus(before, after, places, seed=seed),
+        focus=replace(
+            compare_focus(before, after, places, seed=seed),
+            n_computed=len(
+                (before.keys() & after.keys())
+                & (computed_keys(images, 0) | computed_keys(images, position))
+            ),
+            objects=_shift_in_object(images, position, (before, after), objects, seed),
+        ),
     )
+
+
+def _shift_in_object(
+    images: MatchedRuns, position: int, maps: tuple[Maps, Maps], objects: Objects | None, seed: int
+) -> ObjectShift | None:
+    both = set(maps[0].keys() & maps[1].keys())
+    if objects is not None:
+        measured = measure_maps(images, (0, position), maps, objects)
+        return shift_in_object(*measured, both, seed=seed)
+    before, after = noted_inside(images, 0), noted_inside(images, position)
+    if before is None or after is None:
+        return None
+    return shift_in_object(before, after, both, seed=seed)

@@ -8,6 +8,7 @@ models' scales do not matter.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ from audit.predict.intervals import (
     percentile_interval,
     resampled_means,
 )
+
+if TYPE_CHECKING:
+    from audit.compare.object_shift import ObjectShift
 
 HOTTEST = 0.1
 """The share of the pixels whose overlap is measured."""
@@ -81,6 +85,8 @@ class FocusShift:
         overlap: of the hottest tenth of the pixels, intersection over union, 0 to 1.
         correlation: Pearson's, -1 to 1.
         distance: see `sliced_distance`, in sides of the image, from 0.
+        n_computed: of `n_maps`, those of which one side was computed for the comparison.
+        objects: how much of the focus lies inside the object, `None` if nothing is known of it.
     """
 
     n_maps: int
@@ -91,6 +97,8 @@ class FocusShift:
     correlation: Likeness | None
     distance: Likeness | None
     places: tuple[PlaceShift, ...]
+    n_computed: int = 0
+    objects: "ObjectShift | None" = None
 
 
 def compare_focus(

@@ -6,14 +6,15 @@ In: run folders. Out: labels, predictions and scores of the images that all runs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from audit.diagnose.conditions import OBJECT
 from audit.diagnose.wording import printable
 from audit.errors import RunFolderError
+from audit.places import Place
 from audit.predict.properties import MEASURES
 from audit.run_folder import RunFolder
 
@@ -27,6 +28,24 @@ _NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
+class ComputedMaps:
+    """Maps that a run lacked and that were made for a comparison.
+
+    Attributes:
+        folder: where they are kept, as the explanations of a run are: `explanations/`, `layers`
+            left out, and `thumbnails/`.
+        maps: image_id, explained_class, peak, cam, as `RunFolder.read_fused` returns.
+        n_wanted: of an image and a class.
+        left_out: path and reason of the images that could not be explained.
+    """
+
+    folder: RunFolder
+    maps: pd.DataFrame
+    n_wanted: int
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class ComparedRun:
     """A finished run that is compared with others.
 
@@ -34,6 +53,7 @@ class ComparedRun:
         label: what it is called in the comparison.
         predictions: image_id, path, y_true, y_pred, p_true, p_pred, margin; ordered by image_id.
         scores: float32 of shape (n, n_classes), rows as `predictions`, classes in the run's order.
+        computed: maps made with its model for this comparison, `None` if none were asked for.
     """
 
     label: str
@@ -41,6 +61,7 @@ class ComparedRun:
     manifest: dict[str, Any]
     predictions: pd.DataFrame
     scores: np.ndarray
+    computed: ComputedMaps | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -53,6 +74,8 @@ class ComparedRun:
         if not shards:
             return None
         measured = pd.concat(shards, ignore_index=True).set_index("image_id")
+        if self.folder.table_path("objects").is_file():
+            measured[OBJECT] = self.folder.read_table("objects").set_index("image_id")[OBJECT]
         return measured.reindex(self.predictions["image_id"]).reset_index()
 
     def table(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -121,7 +144,7 @@ class MatchedRuns:
         return _class_order(self.runs[run].class_names, self.class_names)
 
 
-def open_compared(path: Path | str, label: str) -> ComparedRun:
+def open_compared(path: Place | str, label: str) -> ComparedRun:
     """Read what is compared of a run.
 
     Raises:

@@ -89,8 +89,15 @@ def read_mean_maps(run: ComparedRun) -> dict[int, np.ndarray]:
 
 
 def read_maps(images: MatchedRuns, run: int) -> dict[tuple[int, int], np.ndarray]:
-    """Return the fused maps that show a place, by position and class."""
-    fused = images.runs[run].folder.read_fused()
+    """Return the fused maps that show a place, by position and class.
+
+    Those that were computed for the comparison are among them.
+    """
+    source = images.runs[run]
+    fused = source.folder.read_fused()
+    if source.computed is not None and len(source.computed.maps):
+        both = pd.concat([fused, source.computed.maps] if len(fused) else [source.computed.maps])
+        fused = both.drop_duplicates(["image_id", "explained_class"])  # The run's own come first.
     positions = _positions(images, run).reindex(fused["image_id"]).to_numpy(np.float64)
     order = images.class_order(run)
     usable = ~np.isnan(positions) & (fused["peak"].to_numpy(np.float64) > 0)
@@ -102,6 +109,35 @@ def read_maps(images: MatchedRuns, run: int) -> dict[tuple[int, int], np.ndarray
         for position, explained, cam in rows
         if cam.any()
     }
+
+
+def computed_keys(images: MatchedRuns, run: int) -> set[tuple[int, int]]:
+    """Return position and class of the maps that were computed for the comparison."""
+    computed = images.runs[run].computed
+    if computed is None:
+        return set()
+    positions, order = _positions(images, run), images.class_order(run)
+    rows = computed.maps[computed.maps["image_id"].isin(positions.index)]
+    return {
+        (int(positions[image_id]), int(order[explained]))
+        for image_id, explained in zip(rows["image_id"], rows["explained_class"], strict=True)
+    }
+
+
+def lacking(images: MatchedRuns, run: int, other: int) -> list[tuple[int, int]]:
+    """Return image_id and class, both as a run has them, of the maps that only the other run has.
+
+    A map of the run's own that shows no place is not missing.
+    """
+    source = images.runs[run]
+    own = source.folder.read_fused()[["image_id", "explained_class"]]
+    is_there = set(own.astype(np.int64).itertuples(index=False, name=None))
+    class_of = np.argsort(images.class_order(run))
+    wanted = (
+        (int(images.image_ids[run, position]), int(class_of[explained]))
+        for position, explained in read_maps(images, other)
+    )
+    return sorted(key for key in wanted if key not in is_there)
 
 
 def read_repaired(images: MatchedRuns, run: int) -> np.ndarray:

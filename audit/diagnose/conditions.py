@@ -17,6 +17,9 @@ from audit.predict.properties import MEASURES
 PROPERTIES = (*MEASURES, "size", "aspect_ratio", "file_size")
 """Numeric columns: what was measured, and of the file its pixels, width / height and bytes."""
 
+OBJECT = "object_share"
+"""A numeric column where masks or boxes say how much of nearly every image is the object."""
+
 METADATA = "metadata."
 """What the names of the user's columns begin with, so that none is taken for a property."""
 
@@ -32,6 +35,7 @@ MIN_IMAGES = 20
 """Conditions that fewer images meet are not tried."""
 
 _MOST_SHARE = 0.6
+_NEARLY_ALL = 0.9
 _FEW_VALUES = 12
 _MOST_LEVELS = 50
 _OURS = ("image_id", "path", "y_true")
@@ -59,6 +63,8 @@ _PHRASES = {
     ("aspect_ratio", 1): "wide",
     ("file_size", -1): "few bytes",
     ("file_size", 1): "many bytes",
+    (OBJECT, -1): "small object",
+    (OBJECT, 1): "large object",
 }
 _LABELS = {
     "red_green": "red less green",
@@ -67,6 +73,7 @@ _LABELS = {
     "size": "number of pixels",
     "aspect_ratio": "width by height",
     "file_size": "file size",
+    OBJECT: "its share of the image",
 }
 
 
@@ -99,13 +106,16 @@ def make_table(
 
     Args:
         predictions: image_id, y_true, y_pred.
-        properties: the columns of `audit.predict.properties.SCHEMA`.
+        properties: the columns of `audit.predict.properties.SCHEMA`, and perhaps `OBJECT`, NaN
+            where it is not known. It is passed over if it is known for fewer than nine tenths of
+            the images: they may have been chosen for a reason that has to do with the errors.
         metadata: image_id and the user's columns, of any names and types; path and y_true are
             passed over. They become "metadata.NAME".
         duplicates: see `audit.diagnose.duplicates.find_duplicates`; only image_id is used.
 
     Returns:
-        image_id, is_error; `PROPERTIES`, float64 with NaN where unknown; near_duplicates ("yes" or
+        image_id, is_error; `PROPERTIES`, float64 with NaN where unknown; `OBJECT` where nearly all
+        images have it; near_duplicates ("yes" or
         "no"); y_true and y_pred as class names; and the user's columns: float64 if they hold
         more than 12 different numbers, or else text.
     """
@@ -122,6 +132,10 @@ def make_table(
     measured["size"] = measured["width"] * measured["height"]
     measured["aspect_ratio"] = measured["width"] / measured["height"]
     columns |= {name: measured[name].to_numpy() for name in PROPERTIES}
+    if OBJECT in properties:
+        shares = properties.set_index("image_id")[OBJECT].reindex(ids).to_numpy(np.float64)
+        if np.isfinite(shares).sum() >= _NEARLY_ALL * len(ids):
+            columns[OBJECT] = shares
     columns[DUPLICATES] = np.where(ids.isin(duplicates["image_id"]), HAS_DUPLICATE, "no")
     columns |= {side: names[images[side]] for side in ("y_true", "y_pred")}
     brought = metadata.set_index("image_id").reindex(ids)

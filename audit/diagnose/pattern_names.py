@@ -137,6 +137,11 @@ def name_focus(mean_map: np.ndarray) -> str:
     return f"{first}, {' and '.join(rest)}" if rest else first
 
 
+def name_beside(name: str) -> str:
+    """Add to a pattern's name that it looks beside the object."""
+    return f"{name}, beside the object"
+
+
 def name_confusion(y_true: int, y_pred: int, class_names: Sequence[str]) -> str:
     """Return "true → predicted" in words that are safe to print and to store."""
     return f"{printable(class_names[y_true])} → {printable(class_names[y_pred])}"

@@ -115,7 +115,7 @@ def run_shards(
                 receipts[receipt.index] = receipt
                 on_current(receipt.n_done + len(receipt.left_out))
         _wait_for_files(folder, missing)
-        for left in folder.path.glob("*/.shard-*.tmp"):
+        for left in folder.path.glob("*/.shard-*.tmp"):  # A store has none.
             left.unlink(missing_ok=True)  # Of workers that died; none is at work any more.
     return [receipts[spec.index] for spec in specs]
 

@@ -27,6 +27,7 @@ from audit.schemas import FOCUS_STAGE, SCHEMAS
 THUMBNAIL_SIDE = 320
 """Longest side of a thumbnail in pixels; smaller inputs are kept as they are."""
 _JPEG_QUALITY = 88
+_ANOTHER = "the model no longer gives it the score that was predicted: it is another image"
 _SCORE_TOLERANCE = {None: 0.02, "float16": 0.05, "bfloat16": 0.2}
 """By how much a score may differ from the one predicted, by the least precise type of the model.
 
@@ -41,10 +42,13 @@ class ExplainWorker:
 
     Attributes:
         explained: columns y_pred, p_pred and other_class, the class that is explained beside the
-            predicted one (it may be the same); indexed by image_id.
+            predicted one (it may be the same); indexed by image_id. With a column first_class, that
+            one is explained instead of the predicted one.
         batch_size: images at once; it is halved where memory does not suffice, and stays so.
         on_images: called with the number of images of each batch that is done.
         on_halved: called with each smaller batch size.
+        leaves_out_others: whether an image that is not the one that was predicted is left out,
+            instead of ending all.
     """
 
     folder: RunFolder
@@ -54,6 +58,7 @@ class ExplainWorker:
     batch_size: int
     on_images: Callable[[int], None] = field(default=lambda n: None)
     on_halved: Callable[[int], None] = field(default=lambda n: None)
+    leaves_out_others: bool = False
 
     def halve(self, exc: BaseException) -> None:
         """Go on with half as many images at once.
@@ -71,6 +76,7 @@ def explain_shard(spec: ShardSpec, worker: ExplainWorker) -> Receipt:
     Raises:
         DatasetError: if an image is not the one that was predicted.
     """
+    others: set[int] = set()
     rows: dict[int, list[tuple[int, int, str, int, int, float, bytes]]] = {}
     thumbnails: dict[int, tuple[int, int, int, bytes]] = {}
     focus: dict[int, list[Row]] = {}
@@ -81,8 +87,14 @@ def explain_shard(spec: ShardSpec, worker: ExplainWorker) -> Receipt:
         classes = _classes(stored)
         for start, maps in _explain_in_parts(worker, pixels, classes):
             part = slice(start, start + len(maps.scores))
-            check_same_images(ids[part], maps.scores, stored.iloc[part], tolerance)
+            if worker.leaves_out_others:
+                is_other = differs(maps.scores, stored.iloc[part], tolerance)
+                others.update(ids[part][is_other].tolist())
+            else:
+                check_same_images(ids[part], maps.scores, stored.iloc[part], tolerance)
             for index, image_id in enumerate(ids[part].tolist()):
+                if image_id in others:
+                    continue
                 shown = dict.fromkeys(classes[start + index].tolist())
                 rows[image_id] = _image_rows(image_id, list(shown), maps, index)
                 if maps.focus is not None:
@@ -93,7 +105,10 @@ def explain_shard(spec: ShardSpec, worker: ExplainWorker) -> Receipt:
         worker.on_images(len(ids))
     done = [image_id for image_id in spec.image_ids if image_id in rows]
     missing = sorted(set(spec.image_ids) - set(done))
-    reasons = [worker.source.why_unreadable(image_id) or "unknown" for image_id in missing]
+    reasons = [
+        _ANOTHER if image_id in others else worker.source.why_unreadable(image_id) or "unknown"
+        for image_id in missing
+    ]
     receipt = Receipt(spec.stage, spec.index, len(done), tuple(zip(missing, reasons, strict=True)))
     pictures = [thumbnails[image_id] for image_id in done]
     maps_of_all = [row for image_id in done for row in rows[image_id]]
@@ -131,8 +146,9 @@ def _batches_of_a_kind(
 
 
 def _classes(stored: pd.DataFrame) -> np.ndarray:
-    """Return the predicted class and the other explained one, int of shape (n, 2)."""
-    return stored[["y_pred", "other_class"]].to_numpy()
+    """Return the predicted class, or what stands for it, and the other one, int of shape (n, 2)."""
+    first = "first_class" if "first_class" in stored else "y_pred"
+    return stored[[first, "other_class"]].to_numpy()
 
 
 def _join(blocks: list[tuple[np.ndarray, tf.Tensor]]) -> tuple[np.ndarray, tf.Tensor]:
@@ -235,16 +251,22 @@ def check_same_images(
     Raises:
         DatasetError: if one is not the same.
     """
-    p_pred = scores[np.arange(len(ids)), stored["y_pred"].to_numpy()]
-    differs = ~(np.abs(p_pred - stored["p_pred"].to_numpy()) <= tolerance)
-    if differs.any():
-        first = int(differs.argmax())
+    is_other = differs(scores, stored, tolerance)
+    if is_other.any():
+        first = int(is_other.argmax())
+        p_pred = scores[np.arange(len(ids)), stored["y_pred"].to_numpy()]
         raise DatasetError(
             f"Image {int(ids[first])} is not the one that was predicted. Received: a score of"
             f" {p_pred[first]:.3f}, predicted {stored['p_pred'].iloc[first]:.3f}. Build the dataset"
             " with `shuffle=False` and without random augmentation, leave the files unchanged"
             " during an audit, and start again in a new folder."
         )
+
+
+def differs(scores: np.ndarray, stored: pd.DataFrame, tolerance: float) -> np.ndarray:
+    """Return bool of shape (n,): whose score is not the one predicted; see `check_same_images`."""
+    p_pred = scores[np.arange(len(stored)), stored["y_pred"].to_numpy()]
+    return np.asarray(~(np.abs(p_pred - stored["p_pred"].to_numpy()) <= tolerance))
 
 
 def _table(rows: Sequence[tuple[object, ...]], name: str) -> pa.Table:

@@ -7,10 +7,10 @@ on request to `keras.utils.load_img`, whose default is the nearest pixel.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -71,7 +71,7 @@ class FileSource:
         if listing.root is None:
             raise ValueError("a FileSource needs a listing of files")
         self.listing = listing
-        self._root = listing.root
+        self._root = str(listing.root)
         self._paths = listing.images["path"].to_numpy()
         self._size, self._channels = size, channels
         self._aspect, self._interpolation = aspect, interpolation
@@ -85,10 +85,7 @@ class FileSource:
         ids = self._decodable(np.asarray(image_ids, np.int64))
         paths = tf.constant([self._path(image_id) for image_id in ids], tf.string)
         files = tf.data.Dataset.from_tensor_slices((ids, paths))
-        images = files.map(self._read, num_parallel_calls=os.cpu_count(), deterministic=True)
-        batches = images.ignore_errors().batch(batch_size).prefetch(2)
-        for batch_ids, pixels, sizes in batches.with_options(_without_autotune()):
-            yield batch_ids.numpy(), pixels, sizes.numpy()
+        yield from self._decoded(files, self._read, batch_size)
 
     def why_unreadable(self, image_id: int) -> str | None:
         path = self._path(image_id)
@@ -98,8 +95,22 @@ class FileSource:
         try:
             self._read(tf.constant(image_id, tf.int64), tf.constant(path))
         except (tf.errors.OpError, ValueError) as exc:
-            return _short_reason(exc, path)
+            try:
+                with open(path, "rb") as file:
+                    kind = read_claim(file).kind
+            except OSError as gone:
+                return f"it cannot be opened any more: {gone.strerror or type(gone).__name__}"
+            return why_not_decoded(exc, kind, os.fsdecode(os.path.join(os.path.dirname(path), b"")))
         return None
+
+    def _decoded(
+        self, files: tf.data.Dataset, read: Callable[..., Any], batch_size: int
+    ) -> Iterator[SizedBatch]:
+        """Decode several files at a time, in order; those that cannot be decoded are missing."""
+        images = files.map(read, num_parallel_calls=os.cpu_count(), deterministic=True)
+        batches = images.ignore_errors().batch(batch_size).prefetch(2)
+        for batch_ids, pixels, sizes in batches.with_options(_without_autotune()):
+            yield batch_ids.numpy(), pixels, sizes.numpy()
 
     def _path(self, image_id: int) -> bytes:
         """Return the file as bytes: the folder's name need not be UTF-8."""
@@ -116,7 +127,11 @@ class FileSource:
             return image_ids[np.concatenate([np.array(block, bool) for block in kept])]
 
     def _read(self, image_id: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        content = tf.io.read_file(path)
+        return self._decode(image_id, tf.io.read_file(path))
+
+    def _decode(
+        self, image_id: tf.Tensor, content: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = decode_image(content, self._channels, self._interpolation)
         resized = resize_image(image, self._size, self._channels, self._aspect, self._interpolation)
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -303,17 +318,17 @@ def _dataset_listing(
     return make_listing("dataset", None, labelled, class_names)
 
 
-def _short_reason(exc: Exception, path: bytes) -> str:
-    """Return what cannot be decoded, and the first line of TensorFlow's message without places."""
-    try:
-        with open(path, "rb") as file:
-            kind = read_claim(file).kind
-    except OSError as gone:
-        return f"it cannot be opened any more: {gone.strerror or type(gone).__name__}"
+def why_not_decoded(exc: Exception, kind: str, folder: str = "") -> str:
+    """Return what cannot be decoded, and the first line of TensorFlow's message without places.
+
+    Args:
+        exc: what TensorFlow raised.
+        kind: of the picture, as its header says, or "".
+        folder: what the message may name.
+    """
     if not kind:
         return f"its content is no picture of a known kind ({', '.join(KINDS)})"
     message = getattr(exc, "message", None) or str(exc)
     text = re.sub(r"{{.*?}}", "", message).strip().splitlines()[0].split(" [Op:")[0]
-    folder = os.fsdecode(os.path.join(os.path.dirname(path), b""))
     text = text.replace(folder, "").strip(" .")[:300]
     return f"its content is {kind}, but cannot be decoded: {text or type(exc).__name__}"

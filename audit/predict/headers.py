@@ -9,11 +9,14 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 KINDS = ("BMP", "GIF", "JPEG", "JPEG XL", "PNG", "WebP")
 """What TensorFlow decodes, whatever the name of the file."""
+
+GONE = "it is gone, or a link to nothing"
 
 _MOST_BYTES_PER_PIXEL = 8  # Four channels of 16 bits, not compressed.
 _FRAMES_FOR_ONE = 3  # A frame of a GIF takes one byte a pixel until it is shown, a colour image 3.
@@ -62,24 +65,41 @@ def why_not_decode(path: str | bytes | Path, max_pixels: int) -> str | None:
         if not stat.S_ISREG(status.st_mode):
             kinds = (name for is_kind, name in _NO_FILES if is_kind(status.st_mode))
             return f"it is {next(kinds, 'a device')}, not a file"
-        if status.st_size == 0:
-            return "it is empty (0 bytes)"
-        if status.st_size > max_pixels * _MOST_BYTES_PER_PIXEL:
-            return (
-                f"it has {status.st_size:,} bytes, more than a picture of --max-pixels"
-                f" {max_pixels:,} can need"
-            )
+        refused = why_wrong_size(status.st_size, max_pixels)
+        if refused:
+            return refused
         with open(path, "rb", buffering=_BUFFER) as file:
-            claim = read_claim(file)
+            return _why_not_content(file, max_pixels)
     except FileNotFoundError:
-        return "it is gone, or a link to nothing"
-    except EndlessHeaderError:
-        return "it begins as a JPEG, but its header does not end"
+        return GONE
     except OSError as exc:
         return f"it cannot be opened: {exc.strerror or type(exc).__name__}"
     except ValueError:  # A manifest's path with a NUL in it.
         return "there can be no file of this name"
-    return _too_large(claim, max_pixels)
+
+
+def why_wrong_size(n_bytes: int, max_pixels: int) -> str | None:
+    """Return why a file with so many bytes must not be decoded, for a person to read, or `None`."""
+    if n_bytes == 0:
+        return "it is empty (0 bytes)"
+    if n_bytes > max_pixels * _MOST_BYTES_PER_PIXEL:
+        return (
+            f"it has {n_bytes:,} bytes, more than a picture of --max-pixels {max_pixels:,} can need"
+        )
+    return None
+
+
+def why_not_decode_content(content: bytes, max_pixels: int) -> str | None:
+    """Return why a file's whole content must not be given to the decoder, or `None`."""
+    refused = why_wrong_size(len(content), max_pixels)
+    return refused or _why_not_content(BytesIO(content), max_pixels)
+
+
+def _why_not_content(file: BinaryIO, max_pixels: int) -> str | None:
+    try:
+        return _too_large(read_claim(file), max_pixels)
+    except EndlessHeaderError:
+        return "it begins as a JPEG, but its header does not end"
 
 
 def _too_large(claim: Claim, max_pixels: int) -> str | None:

@@ -8,14 +8,17 @@ Nothing is decoded here, and TensorFlow is not needed.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from audit.errors import DatasetError
+from audit.places import Place, Remote, is_url
+from audit.predict.folders import Files, is_utf8, legible, look_into
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 """The file types that `keras.utils.image_dataset_from_directory` reads."""
@@ -36,32 +39,39 @@ class Listing:
             and the user's further columns.
         class_names: in the order of the model's outputs.
         left_out: columns path, kind ("skipped" | "unreadable"), reason.
+        sizes: bytes of the files behind a URL, by path; `None` for files of this machine.
     """
 
     kind: Literal["folders", "flat", "manifest", "dataset"]
-    root: Path | None
+    root: Place | None
     images: pd.DataFrame
     class_names: tuple[str, ...]
     left_out: pd.DataFrame
+    sizes: Mapping[str, int] | None = None
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over paths, file sizes and labels: the same data gives the same text."""
         digest = hashlib.sha256()
         paths, labels = self.images["path"].tolist(), self.images["y_true"].tolist()
         for path, y_true in zip(paths, labels, strict=True):
-            size = _file_size(os.path.join(self.root, path)) if self.root else 0
+            size = self._size(path)
             digest.update(f"{path}\0{size}\0{y_true}\n".encode())
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()
 
+    def _size(self, path: str) -> int:
+        if isinstance(self.root, Path):
+            return _file_size(os.path.join(self.root, path))
+        return self.sizes.get(path, -1) if self.sizes is not None else 0
+
 
 def list_images(
-    data: Path, classes: Sequence[str] | None = None, label_regex: str | None = None
+    data: Place, classes: Sequence[str] | None = None, label_regex: str | None = None
 ) -> Listing:
     """List the images under a folder or in a manifest.
 
     Args:
-        data: a folder, or a file ending in .csv or .parquet.
+        data: a folder, or a file ending in .csv or .parquet, here or behind a URL.
         classes: class names in the order of the model's outputs; default alphabetical, as Keras
             does. It may name classes that have no image, but not leave out one that has.
         label_regex: for a flat folder, a regular expression whose first group is the class.
@@ -81,7 +91,7 @@ def list_images(
     return _list_flat(data, classes, label_regex) if label_regex else _list_folders(data, classes)
 
 
-def list_unlabelled(root: Path) -> Listing:
+def list_unlabelled(root: Place) -> Listing:
     """List all images below a folder; they have no class.
 
     Returns:
@@ -96,35 +106,38 @@ def list_unlabelled(root: Path) -> Listing:
             f" {'is no folder' if root.exists() else 'does not exist'}. Give a folder; its images"
             " may lie in folders of their own, and need no labels."
         )
-    found, left_out = _walk(root, "")
+    files = look_into(root)
+    found, left_out = _walk(files, "")
     if not found:
         raise DatasetError(
             f"No image in `{root}`. Received: 0 files ending in {', '.join(IMAGE_SUFFIXES)},"
             f" {len(left_out)} other files. Give a folder with images."
         )
     labelled = pd.DataFrame({"path": found, "label": ""})
-    return make_listing("flat", root, labelled, ("",), left_out)
+    return make_listing("flat", root, labelled, ("",), left_out, files.sizes)
 
 
 def make_listing(
     kind: Literal["folders", "flat", "manifest", "dataset"],
-    root: Path | None,
+    root: Place | None,
     labelled: pd.DataFrame,
     classes: Sequence[str],
     left_out: Sequence[tuple[str, str, str]] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> Listing:
     """Number the images in the order of their paths and turn labels into class indices.
 
     Args:
         labelled: columns path and label (a class name), and any further ones.
         left_out: (path, kind, reason) of the files that are not images.
+        sizes: of the files behind a URL.
     """
     images = labelled.sort_values("path", ignore_index=True, kind="stable")
     index = {name: number for number, name in enumerate(classes)}
     images.insert(0, "image_id", range(len(images)))
     images.insert(2, "y_true", images.pop("label").map(index).astype("int32"))
     table = pd.DataFrame(sorted(left_out), columns=["path", "kind", "reason"], dtype=str)
-    return Listing(kind, root, images, tuple(classes), table)
+    return Listing(kind, root, images, tuple(classes), table, sizes)
 
 
 def check_class_count(class_names: Sequence[str], n_classes: int, model_name: str) -> None:
@@ -142,34 +155,35 @@ def check_class_count(class_names: Sequence[str], n_classes: int, model_name: st
         )
 
 
-def _list_folders(root: Path, classes: Sequence[str] | None) -> Listing:
+def _list_folders(root: Place, classes: Sequence[str] | None) -> Listing:
+    files = look_into(root)
     rows: list[tuple[str, str]] = []
     left_out: list[tuple[str, str, str]] = []
     folders: list[str] = []
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        name = entry.name
-        if not _is_utf8(name):
-            left_out.append((_legible(name), "unreadable", "its name is not valid UTF-8"))
-        elif not entry.is_dir():
+    for name, is_folder in files.top():
+        if not is_utf8(name):
+            left_out.append((legible(name), "unreadable", "its name is not valid UTF-8"))
+        elif not is_folder:
             left_out.append((name, "skipped", "not inside a class folder"))
         elif name.startswith("."):
             left_out.append((name, "skipped", "hidden folder"))
         else:
             folders.append(name)
-            found, rest = _walk(root, name)
+            found, rest = _walk(files, name)
             rows += [(path, name) for path in found]
             left_out += rest
     labelled = pd.DataFrame(rows, columns=["path", "label"])
     if not rows:
         _refuse_no_images(root, left_out)
     names = _order_classes(folders, set(labelled["label"]), classes, f"folders of `{root}`")
-    return make_listing("folders", root, labelled, names, left_out)
+    return make_listing("folders", root, labelled, names, left_out, files.sizes)
 
 
-def _list_flat(root: Path, classes: Sequence[str] | None, label_regex: str) -> Listing:
+def _list_flat(root: Place, classes: Sequence[str] | None, label_regex: str) -> Listing:
     pattern = re.compile(label_regex)
     rows: list[tuple[str, str]] = []
-    found, left_out = _walk(root, "")
+    files = look_into(root)
+    found, left_out = _walk(files, "")
     for path in found:
         match = pattern.search(PurePosixPath(path).name)
         label = match.group(1) if match else None
@@ -183,10 +197,10 @@ def _list_flat(root: Path, classes: Sequence[str] | None, label_regex: str) -> L
     found_names = sorted(set(labelled["label"]))
     source = f"file names in `{root}`, by `--label-regex {label_regex}`"
     names = _order_classes(found_names, set(found_names), classes, source)
-    return make_listing("flat", root, labelled, names, left_out)
+    return make_listing("flat", root, labelled, names, left_out, files.sizes)
 
 
-def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
+def _list_manifest(path: Place, classes: Sequence[str] | None) -> Listing:
     table = _read_manifest(path)
     missing = [column for column in ("path", "label") if column not in table]
     if missing:
@@ -225,20 +239,24 @@ def _list_manifest(path: Path, classes: Sequence[str] | None) -> Listing:
     found_names = _sort_labels(set(table["label"]))
     names = _order_classes(found_names, set(found_names), classes, f"labels in `{path}`")
     columns = ["path", "label", *(name for name in table if name not in ("path", "label"))]
-    return make_listing("manifest", root, table[columns], names, left_out)
+    sizes = look_into(root).sizes
+    return make_listing("manifest", root, table[columns], names, left_out, sizes)
 
 
-def _read_manifest(path: Path) -> pd.DataFrame:
+def _read_manifest(path: Place) -> pd.DataFrame:
+    def source() -> Any:
+        return BytesIO(path.read_bytes()) if isinstance(path, Remote) else path
+
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path)
+            table = pd.read_csv(source())
             # As they are written, so that a class may be called "None" or "01".
-            texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+            texts = pd.read_csv(source(), dtype=str, keep_default_na=False)
             for name in {"path", "label"} & set(table.columns):
                 table[name] = texts[name]
             return table
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
+            return pd.read_parquet(source())
     except (OSError, ValueError) as exc:
         raise DatasetError(
             f"`{path}` cannot be read as a table. Received: {str(exc).strip().rstrip('.')}. Give a"
@@ -250,34 +268,18 @@ def _read_manifest(path: Path) -> pd.DataFrame:
     )
 
 
-def _walk(root: Path, folder: str) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """Return the relative paths of all images below root/folder, and what was left out."""
+def _walk(files: Files, folder: str) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Return the relative paths of all images below a folder of `files`, and what was left out."""
     images: list[str] = []
     left_out: list[tuple[str, str, str]] = []
-    for path in _files_below(root, folder, left_out):
-        if not _is_utf8(path):
-            left_out.append((_legible(path), "unreadable", "its name is not valid UTF-8"))
+    for path in files.below(folder, left_out):
+        if not is_utf8(path):
+            left_out.append((legible(path), "unreadable", "its name is not valid UTF-8"))
         elif _is_image(path):
             images.append(path)
         else:
             left_out.append((path, "skipped", _suffix_reason(path)))
     return images, left_out
-
-
-def _files_below(root: Path, folder: str, left_out: list[tuple[str, str, str]]) -> Iterator[str]:
-    """Yield all files, relative; add the folders that cannot be entered to `left_out`."""
-
-    def leave_out(exc: OSError) -> None:
-        path = Path(exc.filename).relative_to(root).as_posix()
-        left_out.append((_legible(path), "unreadable", exc.strerror or "it cannot be read"))
-
-    for current, folders, names in os.walk(root / folder, onerror=leave_out):
-        relative = Path(current).relative_to(root).as_posix()
-        prefix = "" if relative == "." else f"{relative}/"
-        yield from (prefix + name for name in names)
-        for name in folders:
-            if os.path.islink(os.path.join(current, name)):
-                left_out.append((_legible(prefix + name), "skipped", "a link to another folder"))
 
 
 def _order_classes(
@@ -307,7 +309,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"[{', '.join(shown)}]"
 
 
-def _refuse_no_images(where: Path, left_out: Sequence[tuple[str, str, str]]) -> None:
+def _refuse_no_images(where: Place, left_out: Sequence[tuple[str, str, str]]) -> None:
     raise DatasetError(
         f"No image to audit in `{where}`. Received: 0 files ending in {', '.join(IMAGE_SUFFIXES)}"
         f" inside class folders, {len(left_out)} other files. Put each class in a folder of its"
@@ -326,12 +328,16 @@ def _free_names(columns: Iterable[object]) -> list[str]:
     return names
 
 
-def _inside(root: Path, texts: Iterable[str], manifest: Path) -> list[str]:
+def _inside(root: Place, texts: Iterable[str], manifest: Place) -> list[str]:
     """Return a manifest's paths relative to its folder; refuse one that leaves it."""
-    folder = os.path.join(os.path.abspath(root), "")
+    is_far = isinstance(root, Remote)
+    folder = os.path.join(os.path.abspath("bucket" if is_far else str(root)), "")
     paths = []
     for text in texts:
-        resolved = os.path.normpath(os.path.join(folder, text.replace("\\", "/")))
+        inner = text.removeprefix(f"{root}/") if is_far else text
+        resolved = os.path.normpath(os.path.join(folder, inner.replace("\\", "/")))
+        if is_far and is_url(inner):
+            resolved = inner
         if not f"{resolved}{os.sep}".startswith(folder):
             raise DatasetError(
                 f"`{manifest}` points outside its own folder. Received: {text!r}. Put the manifest"
@@ -355,18 +361,6 @@ def _suffix_reason(path: str) -> str:
     if name.name.startswith("."):
         return "hidden file"
     return f"{name.suffix or 'no suffix'} is not among {', '.join(IMAGE_SUFFIXES)}"
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _legible(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _file_size(path: str) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from audit.errors import ModelError
+from audit.places import Place
 from audit.predict.axes import CHANNELS_FIRST, format_of
 from audit.predict.head import (
     ActivationNames,
@@ -28,7 +29,7 @@ from audit.predict.head import (
     scores_and_logits,
 )
 from audit.predict.legacy_h5 import load_legacy_h5
-from audit.predict.model_file import check_model_file, fingerprint_model_file
+from audit.predict.model_file import check_model_file, fingerprint_model_file, local_model
 from audit.predict.opaque import (
     OpaqueModel,
     fingerprint_scores,
@@ -162,7 +163,7 @@ class AuditedModel:
 
 
 def load_model(
-    path: Path,
+    path: Place,
     *,
     head: str = "auto",
     output: str | None = None,
@@ -172,7 +173,7 @@ def load_model(
     """Load a `.keras` or `.h5` file, or a SavedModel folder, that holds an image classifier.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, which may be behind a URL.
         head: what the outputs are, or "auto".
         output: name or index of the output with the class scores, if there are several.
         trust_model_code: whether code in the file, such as a Lambda layer's, or a SavedModel may
@@ -182,6 +183,7 @@ def load_model(
     Raises:
         ModelError: if it is missing, not a model, or not a classifier of images.
     """
+    path = local_model(path)
     check_model_file(path)
     if path.is_dir():
         if not trust_model_code:

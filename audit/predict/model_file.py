@@ -1,18 +1,46 @@
 """What can be told of a model file without loading it, and without TensorFlow."""
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 import zipfile
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
 import h5py
 
+from audit.disk import writing
 from audit.errors import ModelError
+from audit.places import Place, Remote
 
 _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _MOST_EXPANSION = 100
 _MOST_UNPACKED_BYTES = 1 << 26  # A member may unpack to so many, however little was stored.
 _LONGEST_NAME = 60
 _LFS_HEADER = b"version https://git-lfs"
+
+
+def local_model(path: Place) -> Path:
+    """Return where a model is on this machine; one behind a URL is fetched, once in a process.
+
+    Raises:
+        ModelError: if there is none behind the URL.
+    """
+    return _fetch(path) if isinstance(path, Remote) else path
+
+
+@lru_cache
+def _fetch(path: Remote) -> Path:
+    if not path.exists():
+        raise ModelError(
+            f"There is no model at `{path}`. Received: a URL of nothing. Give a .keras or .h5 file."
+        )
+    folder = Path(tempfile.mkdtemp(prefix="gradcam-audit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with writing(folder):
+        path.download(folder / path.name)
+    return folder / path.name
 
 
 def fingerprint_model_file(path: Path) -> str:

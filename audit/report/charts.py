@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
 WIDTH, HEIGHT = 300, 260
+MOST_LEVEL = 6
+"""Names of runs that lie level below a chart; of more each is tilted."""
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 3], [4, 2, 1, 2])
 SHAPES = ("circle", "diamond", "square", "triangle-up")
@@ -240,6 +242,73 @@ def fall_chart(rows: Sequence[Row], strengths: Sequence[str], label: str) -> Cha
     ]
     size = {"width": 230, "height": {"step": 30, "for": "position"}}
     return _draw({**size, "data": {"values": list(rows)}, "layer": layers}, label)
+
+
+def series_chart(
+    rows: Sequence[Row], runs: Sequence[str], lines: Sequence[str], y_title: str, label: str
+) -> Chart:
+    """Draw shares over a series of runs, which are as far from each other, with their intervals.
+
+    Args:
+        rows: `run`, `name` of the line, `value`, `low`, `high`; bounds may be `None`.
+        runs: their names in order, all different.
+        lines: up to six names; with one there is no legend.
+        y_title: title of the vertical axis, which shows what the values need of 0 to 1.
+        label: what the chart shows, in words.
+    """
+    is_long = len(runs) > MOST_LEVEL
+    x = {
+        "field": "run",
+        "type": "ordinal",
+        "sort": list(runs),
+        "scale": {"domain": list(runs), "padding": 0.4},
+        "axis": {
+            "title": None,
+            "labelAngle": -40 if is_long else 0,
+            "labelLimit": 84 if is_long else WIDTH // max(1, len(runs)) - 6,
+            "labelOverlap": False,
+        },
+    }
+    ends = [row[key] for row in rows for key in ("value", "low", "high") if row[key] is not None]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    room = max(0.005, 0.08 * (high - low))
+    scale = {"domain": [max(0.0, low - room), min(1.0, high + room)], "nice": True, "zero": False}
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "axis": {"title": y_title, "format": ".1%" if high - low < 0.1 else "%", "tickCount": 5},
+        "scale": scale,
+    }
+    encoding = _told_apart(lines, _LINE_LEGEND if len(lines) > 1 else None)
+    ranges = [row for row in rows if row["low"] is not None and row["high"] is not None]
+    layers = [
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {"x": x, "y": y, **encoding},
+        },
+        {
+            "data": {"values": list(ranges)},
+            "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
+            "encoding": {
+                "x": x,
+                "y": {**y, "field": "low"},
+                "y2": {"field": "high"},
+                "color": encoding["color"],
+            },
+        },
+        {
+            "mark": {
+                "type": "point",
+                "filled": True,
+                "opacity": 1,
+                "size": 80,
+                "stroke": "var(--surface)",
+                "strokeWidth": 1.5,
+            },
+            "encoding": {"x": x, "y": y, "color": encoding["color"]},
+        },
+    ]
+    return _draw({"data": {"values": list(rows)}, "layer": layers, "height": 220}, label)
 
 
 def _share_axis(field: str, title: str, number_format: str = "%") -> Spec:

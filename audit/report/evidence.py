@@ -7,6 +7,7 @@ which, because an empty table and no table are two different things to say to a 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from typing import Any
 
 import pandas as pd
@@ -47,7 +48,8 @@ class Diagnosis:
     `slices` has confirmed ones first, then by number; `label_issues` is in order of `rank`;
     `target_images` are the rows of `targets.csv` in their order. `overall_effect` is what painting
     out did to all tested errors, `None` if none was tested. `reliability` says of a layer how well
-    it follows the logit, in [-1, 1], mean over the classes. `missing` names the tables that are not
+    it follows the logit, in [-1, 1], mean over the classes. `objects` is the content of
+    `objects.json`, `None` without masks and boxes. `missing` names the tables that are not
     in the run folder.
     """
 
@@ -61,6 +63,7 @@ class Diagnosis:
     overall_effect: Mapping[str, Any] | None
     reliability: Mapping[str, float]
     missing: frozenset[str]
+    objects: Mapping[str, Any] | None = None
 
     @cached_property
     def flags(self) -> dict[int, str]:
@@ -98,6 +101,7 @@ def read_diagnosis(folder: RunFolder) -> Diagnosis:
         overall_effect=_read_overall_effect(folder),
         reliability=_read_reliability(folder),
         missing=frozenset(missing),
+        objects=_read_objects(folder),
     )
 
 
@@ -127,6 +131,11 @@ def _read_overall_effect(folder: RunFolder) -> Mapping[str, Any] | None:
     return found
 
 
+def _read_objects(folder: RunFolder) -> Mapping[str, Any] | None:
+    is_there = (folder.path / "objects.json").is_file()
+    return folder.read_json("objects") if is_there else None
+
+
 def _read_reliability(folder: RunFolder) -> dict[str, float]:
     frame = table_or_empty(folder, "consensus", ("layer", "reliability"))
     means = frame.groupby("layer")["reliability"].mean()
@@ -145,7 +154,7 @@ def _read_target_images(folder: RunFolder) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS["targets"]))
     return pd.read_csv(
-        path,
+        BytesIO(path.read_bytes()),
         dtype={"target": str, "kind": str, "path": str, "role": str},
         keep_default_na=False,
         na_values={name: [""] for name in ("image_id", "y_true", "y_pred")},

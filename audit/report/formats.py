@@ -80,6 +80,36 @@ def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"{number(low, digits)}{join}{number(high, digits)}"
 
 
+def signed(value: float | None, digits: int = 3) -> str:
+    """Return a difference with its sign: +0.012, −0.026; a tiny one as a bound, never as zero."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{abs(value):,.{digits}f}"
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    if value != 0 and float(text.replace(",", "")) == 0:
+        return f"{sign}<{SPACE}{10**-digits:.{digits}f}"
+    return sign + text
+
+
+def signed_range(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Return an interval of differences: −0.038 to −0.012."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{signed(low, digits)} to {signed(high, digits)}"
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """Return a difference of shares in percentage points: 0.0115 becomes +1.2."""
+    return signed(None if value is None else 100 * value, digits)
+
+
+def points_range(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Return an interval of differences of shares in percentage points: +0.4 to +1.9."""
+    if low is None or high is None:
+        return ""
+    return signed_range(100 * low, 100 * high, digits)
+
+
 def ratio(value: float | None) -> str:
     """Return how many times as often: 2.4×, 0.31×, 12×."""
     if value is None or not math.isfinite(value):
@@ -195,6 +225,10 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent_bounds": percent_bounds,
     "number": number,
     "number_range": number_range,
+    "signed": signed,
+    "signed_range": signed_range,
+    "points": points,
+    "points_range": points_range,
     "ratio": ratio,
     "ratio_range": ratio_range,
     "plural": plural,

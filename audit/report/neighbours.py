@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from audit.files import parquet_source
 from audit.report.evidence import table_or_empty
 from audit.report.run_data import RunData
 from audit.report.views.thumbs import single
@@ -236,7 +237,7 @@ def _read_cams(folder: RunFolder, wanted: Mapping[int, int]) -> dict[int, Vector
     columns = ["image_id", "explained_class", "peak", "cam"]
     for index in folder.shard_indices("explanations"):
         path = folder.shard_path("explanations", index)
-        table = pq.read_table(path, columns=columns, filters=filters)
+        table = pq.read_table(parquet_source(path), columns=columns, filters=filters)
         for row in table.to_pylist():
             if row["explained_class"] == wanted[row["image_id"]] and (row["peak"] or 0) > 0:
                 cam = np.frombuffer(row["cam"], np.uint8).astype(np.float32)
@@ -273,7 +274,7 @@ def _read_chosen(
 def _iter_blocks(folder: RunFolder, stage: str) -> Iterator[tuple[pd.DataFrame, Vectors]]:
     """Yield keys and vectors, float32 of shape (n, width), a block of a shard at a time."""
     for index in folder.shard_indices(stage):
-        with pq.ParquetFile(folder.shard_path(stage, index)) as shard:
+        with pq.ParquetFile(parquet_source(folder.shard_path(stage, index))) as shard:
             keys = ["image_id", *(["explained_class"] if stage == FOCUS_STAGE else [])]
             for batch in shard.iter_batches(_BLOCK, columns=[*keys, "embedding"]):
                 column = batch.column("embedding")

@@ -31,7 +31,7 @@ LIST_COLUMNS = (
 )
 """Columns of a target's list that come along; of `path`, only a number is left."""
 
-PRIVATE_OPTIONS = ("label_regex", "output", "address")
+PRIVATE_OPTIONS = ("label_regex", "output", "address", "masks", "boxes")
 """Options whose text is of file names, of the inside of the model, or of a machine."""
 
 LONGEST_SPAN = 40

@@ -5,6 +5,7 @@ folder gives the same bytes. TensorFlow is never loaded.
 """
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from audit.disk import writing
+from audit.places import Place, Remote
 from audit.report import images
 from audit.report.error_files import Progress, write_errors
 from audit.report.maps import LAYER_DETAIL
@@ -60,10 +62,11 @@ def render_report(
     *,
     options: ReportOptions = ReportOptions(),
     progress: Progress | None = None,
-) -> Path:
+) -> Place:
     """Render the report of a run and return its first page.
 
-    The pages are written beside the old report, which is replaced when they are complete.
+    The pages are written beside the old report, which is replaced when they are complete. Those of
+    a run behind a URL are made on this machine and then uploaded, the first page last.
 
     Args:
         folder: the run.
@@ -74,6 +77,13 @@ def render_report(
         RunFolderError: if the run has no metrics yet.
     """
     report = folder.report_path.parent
+    if isinstance(report, Remote):
+        with tempfile.TemporaryDirectory() as spool:
+            write_pages(folder, FolderSink(Path(spool)), options=options, progress=progress)
+            write_times(folder, folder.read_manifest())
+            with writing(report):
+                report.replace_files(Path(spool), last=folder.report_path.name)
+        return folder.report_path
     fresh, old = report.with_name("report.tmp"), report.with_name("report.old")
     for left_over in (fresh, old):
         shutil.rmtree(left_over, ignore_errors=True)

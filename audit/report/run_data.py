@@ -7,7 +7,7 @@ is for each error is kept in arrays, as objects of Python would take many times 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from audit.errors import RunFolderError
 from audit.report.columns import ByKey, Rows
 from audit.report.evidence import Diagnosis, read_diagnosis, table_or_empty
 from audit.run_folder import FUSED_LAYER, RunFolder
+from audit.schemas import INSIDE
 
 PATTERN_COLUMNS = (
     *("pattern", "name", "kind", "n_errors", "share_of_errors", "stability", "confusions"),
@@ -41,7 +42,8 @@ class RunData:
     `metadata` holds the columns the user brought, one row per error in the same order. `images` has
     `path` and `y_true` of all images, by image id. `pictures` gives height and width of what the
     model saw, for images that have it; `peaks` the peak of the fused map by (image_id,
-    explained_class), 0 where nothing speaks for the class.
+    explained_class), 0 where nothing speaks for the class; `inside` the object's share of the
+    pixels, the share of that map inside it, and whether its hottest pixel is, for maps of errors.
     """
 
     manifest: Mapping[str, Any]
@@ -58,6 +60,7 @@ class RunData:
     pictures: Mapping[int, tuple[int, int]]
     peaks: Mapping[tuple[int, int], float]
     diagnosis: Diagnosis
+    inside: Mapping[tuple[int, int], tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def is_explained(self) -> bool:
@@ -110,6 +113,7 @@ def read_run(folder: RunFolder) -> RunData:
         pictures=_read_picture_sizes(folder),
         peaks=_read_fused_peaks(folder),
         diagnosis=read_diagnosis(folder),
+        inside=_read_inside(folder),
     )
 
 
@@ -196,6 +200,19 @@ def _read_fused_peaks(folder: RunFolder) -> Mapping[tuple[int, int], float]:
         return key[0] * n_classes + key[1] if 0 <= key[1] < n_classes else -1
 
     return ByKey(keys, lambda row: float(peaks[row]), number, lambda key: divmod(key, n_classes))
+
+
+def _read_inside(folder: RunFolder) -> Mapping[tuple[int, int], tuple[float, float, float]]:
+    """Return what is known of the maps of errors; nothing without masks and boxes."""
+    focus = table_or_empty(folder, "focus", ("role", *INSIDE))
+    if not set(INSIDE) <= set(focus.columns):
+        return {}
+    known = focus[(focus["role"] == "error") & focus["energy_inside"].notna()]
+    rows = known.reindex(columns=["image_id", "explained_class", *INSIDE])
+    return {
+        (int(image_id), int(explained)): (float(share), float(energy), float(hit))
+        for image_id, explained, share, energy, hit in rows.itertuples(index=False)
+    }
 
 
 def _read_columns(

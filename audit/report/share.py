@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from audit.disk import writing
 from audit.errors import RunFolderError
+from audit.files import atomic
 from audit.report.render import ReportOptions, write_pages
-from audit.run_folder import RunFolder, atomic
+from audit.run_folder import RunFolder
 
 PACKED_ALREADY = frozenset({".jpg", ".png"})
 """Endings of files that deflating would not make smaller."""

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,11 +20,13 @@ from markupsafe import Markup
 
 from audit.disk import readable
 from audit.errors import RunFolderError
+from audit.files import atomic
+from audit.report.packing import pack
 from audit.report.pages import FolderSink, make_environment
 from audit.report.render import ReportOptions, write_pages
 from audit.report.share import check_target
 from audit.report.views.parts import Site, make_site
-from audit.run_folder import RunFolder, atomic
+from audit.run_folder import RunFolder
 
 BUDGET = 25_000_000
 """Bytes of a file if nothing else is said: what most mail takes as an attachment."""
@@ -121,7 +122,7 @@ class Spool:
     def chunk(self, name: str) -> Chunk:
         """Return a file packed: base64, of a zlib stream if it is a page."""
         content, is_page = self.read(name), name.endswith(".html")
-        packed = base64.b64encode(zlib.compress(content) if is_page else content).decode("ascii")
+        packed = pack(content) if is_page else base64.b64encode(content).decode("ascii")
         return Chunk("page" if is_page else "file", name, packed)
 
     def size(self, name: str) -> int:

@@ -6,7 +6,6 @@ In: a run's manifest, and a model if the user gives one. Out: the same model, re
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,9 +15,9 @@ import tensorflow as tf
 
 from audit.config import AuditConfig
 from audit.errors import DatasetError, ModelError
+from audit.places import Place, place
 from audit.predict.inference import DecisionRule, Predictor
 from audit.predict.model import AuditedModel, load_model, wrap_model
-from audit.predict.model_file import check_model_file
 from audit.run_folder import RunFolder
 from audit.search.scoring import in_range
 
@@ -45,7 +44,8 @@ def rule_of(manifest: dict[str, Any]) -> DecisionRule:
 
 
 def open_model(
-    manifest: dict[str, Any], given: "str | Path | keras.Model | Callable[[Any], Any] | None" = None
+    manifest: dict[str, Any],
+    given: "str | Place | keras.Model | Callable[[Any], Any] | None" = None,
 ) -> AuditedModel:
     """Load the model that a run audited.
 
@@ -62,17 +62,16 @@ def open_model(
             "The run does not say where its model is. Received: a run of a model in memory. Say"
             " where the model is saved, with `--model`."
         )
-    if given is None and recorded is not None and not Path(recorded).exists():
+    if given is None and recorded is not None and not place(recorded).exists():
         raise ModelError(
             f"The run's model is gone. Received: no file at `{recorded}`. Say where it is now, with"
             " `--model`."
         )
     wrap = partial(wrap_model, head=config.head, output=config.output, input_shape=size)
     model = recorded if given is None else given
-    if isinstance(model, (str, Path)):
-        check_model_file(Path(model))
+    if isinstance(model, str | Place):
         audited = load_model(
-            Path(model),
+            place(model),
             head=config.head,
             output=config.output,
             trust_model_code=config.trust_model_code,

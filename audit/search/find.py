@@ -7,7 +7,6 @@ like it and a page that shows them. A search that was stopped goes on where it w
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,7 +19,9 @@ from audit.engines.local import cut_shards, run_shards
 from audit.errors import DatasetError
 from audit.explain.maps import fit_into
 from audit.explain.pooling import make_local_features
+from audit.places import Place, place
 from audit.predict.dataset import FileSource
+from audit.predict.fetched import open_files
 from audit.predict.inference import Predictor
 from audit.predict.listing import Listing, list_unlabelled
 from audit.report.contact_sheet import Hit, Picture, Sheet, render_contact_sheet
@@ -66,8 +67,8 @@ class Found:
     """
 
     table: pd.DataFrame
-    csv_path: Path
-    sheet_path: Path
+    csv_path: Place
+    sheet_path: Place
     target: dict[str, Any]
     n_images: int
     n_unreadable: int
@@ -76,13 +77,13 @@ class Found:
 
 
 def find_images(
-    run: str | Path,
+    run: str | Place,
     target_id: str,
-    pool: str | Path,
+    pool: str | Place,
     *,
     top: int = 50,
-    out: str | Path | None = None,
-    model: "str | Path | keras.Model | Callable[[Any], Any] | None" = None,
+    out: str | Place | None = None,
+    model: "str | Place | keras.Model | Callable[[Any], Any] | None" = None,
     progress: bool = True,
 ) -> Found:
     """Find the images of a pool that are most like a target's.
@@ -106,9 +107,10 @@ def find_images(
     folder = RunFolder.open(run)
     manifest = folder.read_manifest()
     query = read_query(folder, target_id)
-    listing = list_unlabelled(Path(pool))
-    place = Path(out) if out else folder.path / "find" / target_id
-    search = open_search(place, Path(pool), manifest, query, listing)
+    searched = place(pool)
+    listing = list_unlabelled(searched)
+    kept = place(out) if out else folder.path / "find" / target_id
+    search = open_search(kept, searched, manifest, query, listing)
     source = _open_pool(listing, manifest)
     specs = cut_shards(STAGE, listing.images["image_id"], config_of(manifest).shard_size)
     label = f"find {target_id}"
@@ -147,7 +149,7 @@ def find_images(
 def _open_pool(listing: Listing, manifest: dict[str, Any]) -> FileSource:
     """Return the pool as the run's images were read."""
     made = manifest["input"]
-    return FileSource(
+    return open_files(
         listing,
         (made["height"], made["width"]),
         made["channels"],

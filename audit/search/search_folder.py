@@ -4,12 +4,12 @@ In: what is searched for and where. Out: `search.json`, `found.csv`, `unreadable
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from audit.errors import RunFolderError
+from audit.places import Place, lies_in
 from audit.predict.listing import Listing
 from audit.run_folder import Receipt, RunFolder
 from audit.search.query import Query
@@ -20,7 +20,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def open_search(
-    path: Path, pool: Path, manifest: dict[str, Any], query: Query, listing: Listing
+    path: Place, pool: Place, manifest: dict[str, Any], query: Query, listing: Listing
 ) -> RunFolder:
     """Open the folder of a search that may go on, or begin one.
 
@@ -28,7 +28,7 @@ def open_search(
         RunFolderError: if it lies in the pool, holds something else or cannot be written.
     """
     folder = RunFolder(path)
-    if path.resolve().is_relative_to(pool.resolve()):
+    if lies_in(path, pool):
         raise RunFolderError(
             f"The search would be kept in the pool that it searches. Received: `{path}` in"
             f" `{pool}`. Give another folder with `--out`."
@@ -77,7 +77,7 @@ def write_left_out(
     return table
 
 
-def write_found(folder: RunFolder, table: pd.DataFrame) -> Path:
+def write_found(folder: RunFolder, table: pd.DataFrame) -> Place:
     """Write what was found, for a spreadsheet or a script.
 
     A cell that a spreadsheet would take for a formula is made harmless: a path by `./` in front,

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from audit.diagnose.conditions import OBJECT
+from audit.explain.objects import Objects
 from audit.run_folder import RunFolder
 from audit.stages.context import Context
 from audit.stages.explanation import choose_explained, make_asker
@@ -25,6 +27,8 @@ def group_patterns(audit: Context) -> None:
     focus = focus_table(fused, explained, looks.layer_agreement)
     patterns, assigned = find_patterns(focus, fused, audit.class_names, looks=looks, seed=seed)
     focus["pattern"] = assigned
+    if audit.inputs.objects is not None:
+        focus, patterns = _look_inside(audit, audit.inputs.objects, focus, fused, patterns)
     pastes = _paste(audit, patterns, predictions)
     causes = _read_causes(folder)
     folder.write_table("focus", focus)
@@ -71,7 +75,7 @@ def slice_images(audit: Context) -> None:
     folder = audit.folder
     slices = find_slices(
         folder.read_predictions(),
-        _read_properties(folder),
+        _read_conditions(folder),
         _read_metadata(folder),
         folder.read_table("duplicates"),
         audit.class_names,
@@ -117,7 +121,7 @@ def draw_findings(audit: Context) -> None:
         label_issues=folder.read_table("label_issues"),
         probes=folder.read_table("probes"),
         unreadable=folder.read_table("unreadable"),
-        properties=_read_properties(folder),
+        properties=_read_conditions(folder),
         metadata=_read_metadata(folder),
     )
     findings = find_findings(tables, seed=seed)
@@ -128,6 +132,37 @@ def draw_findings(audit: Context) -> None:
     folder.write_file("targets.csv", manifest_csv(targets_table(targets)))
     folder.write_json("findings", findings_json(findings))
     folder.write_json("targets", targets_json(targets))
+
+
+def _look_inside(
+    audit: Context,
+    objects: Objects,
+    focus: pd.DataFrame,
+    fused: pd.DataFrame,
+    patterns: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Say how much of each map, and of each pattern's, lies inside the object."""
+    from audit.diagnose.beside import judge_inside, summarise_inside
+    from audit.explain.inside import measure_inside
+    from audit.explain.object_view import view_of
+
+    folder, seed = audit.folder, audit.config.seed
+    sizes = _read_properties(folder)
+    with audit.bar("patterns", len(sizes)) as bar:
+        focus, table = measure_inside(
+            focus, fused, objects, sizes, view_of(audit.manifest["input"]), bar.update
+        )
+    summary = summarise_inside(focus, table, seed=seed)
+    folder.write_table("objects", table)
+    folder.write_json("objects", summary)
+    if summary["n_unusable"]:
+        audit.warn(
+            "objects",
+            f"The masks or boxes of {summary['n_unusable']:,} images cannot be used, the first"
+            f" because {summary['first_reason']}. They are left out of what is said of the object;"
+            " `objects.parquet` names them.",
+        )
+    return focus, judge_inside(patterns, focus, seed=seed)
 
 
 def _paste(audit: Context, patterns: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -161,6 +196,15 @@ def _read_causes(folder: RunFolder) -> pd.DataFrame:
 
 def _read_properties(folder: RunFolder) -> pd.DataFrame:
     return pd.concat(folder.iter_shards("properties"), ignore_index=True)
+
+
+def _read_conditions(folder: RunFolder) -> pd.DataFrame:
+    """Return the properties, with the share of the object where there are masks or boxes."""
+    properties = _read_properties(folder)
+    if not folder.table_path("objects").is_file():
+        return properties
+    objects = folder.read_table("objects")[["image_id", OBJECT]]
+    return properties.merge(objects, on="image_id", how="left")
 
 
 def _read_metadata(folder: RunFolder) -> pd.DataFrame:

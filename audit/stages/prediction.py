@@ -1,7 +1,6 @@
 """From a listing to predictions and metrics: the stages list, predict and metrics."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -9,6 +8,7 @@ import pandas as pd
 from audit.engines.local import cut_shards
 from audit.errors import DatasetError
 from audit.manifest import describe_model
+from audit.places import Place
 from audit.predict.listing import check_class_count
 from audit.predict.scaling import pixel_scaling
 from audit.run_folder import Receipt
@@ -89,7 +89,7 @@ def _describe_model(audit: Context, model: "AuditedModel") -> None:
     positive = audit.inputs.rule.positive
     audit.manifest["positive_class"] = None if positive is None else audit.class_names[positive]
     given = audit.inputs.model_input
-    path = given if isinstance(given, Path) else None
+    path = given if isinstance(given, Place) else None
     audit.manifest |= describe_model(model, path, audit.config)
     if model.head.logits_from == "log-odds of the probability":
         audit.warn("logits", f"The maps explain a substitute. {model.head.explained}")

@@ -8,7 +8,6 @@ read where they lie, so every machine must reach them by the same paths.
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import pandas as pd
@@ -18,6 +17,7 @@ from audit.engines import local, ray
 from audit.errors import ConfigError, RunFolderError
 from audit.inputs import Inputs
 from audit.manifest import installed_versions
+from audit.places import Place
 from audit.predict.listing import Listing
 from audit.run_folder import Receipt, RunFolder, ShardSpec
 from audit.stages.context import Context
@@ -37,9 +37,9 @@ class Site:
         versions: of the packages that make results.
     """
 
-    model: Path
-    root: Path
-    run: Path
+    model: Place
+    root: Place
+    run: Place
     kind: Literal["folders", "flat", "manifest", "dataset"]
     class_names: tuple[str, ...]
     config: AuditConfig
@@ -122,7 +122,7 @@ def check_can_be_sent(inputs: Inputs) -> None:
         ConfigError: if one of them is no path.
     """
     for name, given in (("model", inputs.model_input), ("data", inputs.data_input)):
-        if not isinstance(given, Path):
+        if not isinstance(given, Place):
             raise ConfigError(
                 f"`--engine ray` needs the {name} in files. Received: a {type(given).__name__} in"
                 " memory. Save it where all machines can read it, or leave `engine` at local."
@@ -134,8 +134,8 @@ def site_of(audit: Context) -> Site:
     inputs, listing = audit.inputs, audit.inputs.listing
     check_can_be_sent(inputs)
     return Site(
-        model=Path(inputs.model_input).absolute(),
-        root=Path(listing.root or inputs.data_input).absolute(),
+        model=inputs.model_input.absolute(),
+        root=(listing.root or inputs.data_input).absolute(),
         run=audit.folder.path.absolute(),
         kind=listing.kind,
         class_names=listing.class_names,

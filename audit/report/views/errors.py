@@ -14,11 +14,13 @@ from audit.report.neighbours import N_EXEMPLARS, Neighbours, map_likeness
 from audit.report.run_data import RunData
 from audit.report.views.causes import Outcome, TreatmentRow, Trials, outcome, treatment_rows
 from audit.report.views.findings import number_of, target_href
+from audit.report.views.objects import MapInside, maps_inside
 from audit.report.views.parts import Site, make_site
 from audit.report.views.slices import filtered_slices, slice_views
 from audit.report.views.thumbs import (
     ErrorThumb,
     ImageThumb,
+    error_href,
     error_thumbs,
     heat_name,
     image_thumb,
@@ -88,11 +90,12 @@ class RightImage:
 
 @dataclass(frozen=True)
 class ErrorPage:
-    """One error. `maps` is the data of the viewer, `None` if the error was not explained.
+    """One error. `previous` and `next` are addresses of pages.
 
-    `last_heat` is the overlay of the last layer as a `data:` address; `last_likeness` the cosine of
-    that map and the fused one, both of the predicted class. `n_right` correct images were explained
-    and compared with it, of which `nearest` are shown.
+    `maps` are those of `explained`, packed; `None` if the error was not explained. `last_heat` is
+    the overlay of the last layer as a `data:` address; `last_likeness` the cosine of that map and
+    the fused one, both of the predicted class. `n_right` correct images were explained and compared
+    with it, of which `nearest` are shown.
     """
 
     site: Site
@@ -100,14 +103,14 @@ class ErrorPage:
     position: int
     p_true: float
     margin: float
-    previous: ErrorThumb | None
-    next: ErrorThumb | None
+    previous: str | None
+    next: str | None
     explained: tuple[ExplainedClass, ...]
     last_heat: str | None
     last_likeness: float | None
     last_layer: MapLayer | None
     n_layers: int
-    maps: Mapping[str, Any] | None
+    maps: str | None
     scores: tuple[ScoreRow, ...]
     n_classes: int
     metadata: tuple[tuple[str, Any], ...]
@@ -119,17 +122,20 @@ class ErrorPage:
     outcome: Outcome | None
     slices: tuple[Link, ...]
     targets: tuple[Link, ...]
+    inside: tuple[MapInside, ...] = ()
 
 
 @dataclass(frozen=True)
 class ErrorPageMaker:
     """Makes pages of errors one at a time, from what all of them share.
 
-    `last` and `fused` are positions in `layers`: of the last layer, and of the fused map.
+    `ids` are those of the errors' images. `last` and `fused` are positions in `layers`: of the last
+    layer, and of the fused map.
     """
 
     data: RunData
     site: Site
+    ids: NDArray[np.int64]
     rows: Sequence[Mapping[str, Any]]
     layers: Sequence[MapLayer]
     last: int | None
@@ -164,6 +170,7 @@ class ErrorPageMaker:
         return cls(
             data=data,
             site=make_site(data),
+            ids=data.errors["image_id"].to_numpy(np.int64),
             rows=data.error_records,
             layers=layers,
             last=_last_layer(layers),
@@ -181,7 +188,7 @@ class ErrorPageMaker:
     def page(self, image_id: int, maps: ShardMaps | None) -> ErrorPage:
         """Return the page of one error; `maps` holds its shard, or is `None` if it has no maps."""
         n = self.data.error_rows[image_id]
-        row, thumb = self.rows[n], self._thumb(n)
+        row, (thumb,) = self.rows[n], error_thumbs(self.data, [n])
         y_true, y_pred = int(row["y_true"]), int(row["y_pred"])
         explained = self._explained(image_id, y_true, y_pred, maps)
         last_heat, last_likeness = self._last_heat(image_id, y_pred, maps)
@@ -192,14 +199,14 @@ class ErrorPageMaker:
             position=n + 1,
             p_true=single(row["p_true"]),
             margin=single(row["margin"]),
-            previous=self._thumb(n - 1) if n > 0 else None,
-            next=self._thumb(n + 1) if n + 1 < len(self.rows) else None,
+            previous=self._href(n - 1),
+            next=self._href(n + 1),
             explained=explained,
             last_heat=last_heat,
             last_likeness=last_likeness,
             last_layer=self.layers[self.last] if self.last is not None else None,
             n_layers=len(self.layers),
-            maps=self._map_data(image_id, explained, maps),
+            maps=self._packed_maps(image_id, explained, maps),
             scores=self._scores(image_id, y_true, y_pred),
             n_classes=len(self.data.class_names),
             metadata=tuple(self.metadata[n].items()),
@@ -214,6 +221,7 @@ class ErrorPageMaker:
             outcome=outcome(trials, y_true, y_pred),
             slices=tuple(self.slices.get(image_id, ())),
             targets=tuple(self.targets.get(image_id, ())),
+            inside=maps_inside(self.data, image_id, y_true, y_pred),
         )
 
     def _explained(
@@ -265,9 +273,9 @@ class ErrorPageMaker:
         row = maps.rows.get((image_id, index)) if maps else None
         return maps.cam(row, layer) if maps and row is not None and layer is not None else None
 
-    def _thumb(self, n: int) -> ErrorThumb:
-        (thumb,) = error_thumbs(self.data, [n])
-        return thumb
+    def _href(self, n: int) -> str | None:
+        """Return the address of the page of the error in row `n`, if there is such a row."""
+        return error_href(int(self.ids[n])) if 0 <= n < len(self.ids) else None
 
     def _siblings(
         self, n: int, thumb: ErrorThumb, y_pred: int, maps: ShardMaps | None
@@ -280,18 +288,15 @@ class ErrorPageMaker:
             Exemplar(x, place.get(x.image_id), look.get(x.image_id)) for x in others[:N_EXEMPLARS]
         )
 
-    def _map_data(
+    def _packed_maps(
         self, image_id: int, explained: Sequence[ExplainedClass], maps: ShardMaps | None
-    ) -> Mapping[str, Any] | None:
+    ) -> str | None:
         if maps is None or image_id not in self.data.pictures:
             return None
         rows = [maps.rows.get((image_id, item.index)) for item in explained]
         if any(row is None for row in rows):
             return None
-        return {
-            "roles": [item.role for item in explained],
-            "maps": maps.pack([row for row in rows if row is not None]),
-        }
+        return maps.pack([row for row in rows if row is not None])
 
     def _scores(self, image_id: int, y_true: int, y_pred: int) -> tuple[ScoreRow, ...]:
         names = self.data.class_names

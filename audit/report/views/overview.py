@@ -12,6 +12,7 @@ from audit.report.views.confusion import (
     whole_matrix,
 )
 from audit.report.views.findings import FindingView, finding_views
+from audit.report.views.objects import ObjectsView, objects_view
 from audit.report.views.parts import (
     ClassTable,
     Estimate,
@@ -28,7 +29,7 @@ from audit.report.views.parts import (
 from audit.report.views.patterns import PatternView
 from audit.report.views.targets import TargetView, target_views
 from audit.report.views.thumbs import ErrorThumb, error_thumbs
-from audit.schemas import CAUSAL
+from audit.schemas import CAUSAL, SKIPPED, UNDEFINED, UNREADABLE
 
 MAX_MATRIX = 6
 """Up to so many classes the first page has the confusion matrix; its own page has larger ones."""
@@ -68,6 +69,14 @@ class Leading:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Files that are in no number: `kind` as in `unreadable.parquet`, and how many."""
+
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True)
 class OverviewPage:
     """The first page."""
 
@@ -87,9 +96,9 @@ class OverviewPage:
     n_outside_patterns: int
     telling: tuple[ErrorThumb, ...]
     class_table: ClassTable
-    n_unreadable: int
-    n_skipped: int
+    left_out: tuple[LeftOut, ...]
     is_explained: bool
+    objects: ObjectsView | None = None
 
 
 def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPage:
@@ -113,9 +122,13 @@ def overview_page(data: RunData, patterns: Sequence[PatternView]) -> OverviewPag
         n_outside_patterns=len(data.errors) - in_patterns,
         telling=error_thumbs(data, range(min(N_TELLING, len(data.errors)))),
         class_table=class_table(data, MAX_CLASSES),
-        n_unreadable=int((kinds == "unreadable").sum()),
-        n_skipped=int((kinds == "skipped").sum()),
+        left_out=tuple(
+            LeftOut(kind, int((kinds == kind).sum()))
+            for kind in (UNREADABLE, UNDEFINED, SKIPPED)
+            if (kinds == kind).any()
+        ),
         is_explained=data.is_explained,
+        objects=objects_view(data),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from audit.report.run_data import RunData, as_records
 from audit.report.views.causes import CauseView, cause_view
+from audit.report.views.objects import PatternInside, pattern_inside
 from audit.report.views.parts import (
     Estimate,
     Pair,
@@ -60,7 +61,7 @@ class PatternView:
     """A focus pattern. `others` are members beside the exemplars; `has_all`: none is missing.
 
     `control_share` is that of correct images of the same predicted classes, `true_control_share`
-    that of the same true ones.
+    that of the same true ones. `inside` is `None` where no object of a member is known.
     """
 
     number: int
@@ -86,6 +87,7 @@ class PatternView:
     exemplars: tuple[ErrorThumb, ...]
     others: tuple[ErrorThumb, ...]
     has_all: bool
+    inside: PatternInside | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def pattern_views(data: RunData) -> tuple[PatternView, ...]:
             exemplars=exemplars,
             others=error_thumbs(data, others.index[:MAX_OTHERS]),
             has_all=len(others) <= MAX_OTHERS,
+            inside=pattern_inside(row),
         )
         result.append(view)
     return tuple(result)

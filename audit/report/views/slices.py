@@ -50,6 +50,7 @@ COLUMN_NAMES = {
     "size": "number of pixels",
     "aspect_ratio": "width by height",
     "file_size": "file size in bytes",
+    "object_share": "share of the object in the image",
 }
 """What columns that are not the user's are called, if their name does not say it."""
 
