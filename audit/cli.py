@@ -266,9 +266,8 @@ def show(run_folder: Place, as_json: bool) -> None:
 @click.option(
     "--model", type=PlaceArgument(), help="Where the model of RUN is now.  [default: where it was]"
 )
-def find(
-    run_folder: Place, target: str, pool: Place, top: int, out: Place | None, model: Place | None
-) -> None:
+@click.option("--trust-model-code", is_flag=True, help="Run code that the model file brings along.")
+def find(run_folder: Place, target: str, pool: Place, **options: Any) -> None:
     """Rank the images of a pool by how like they are to those of a target of RUN.
 
     For a target that rests on a focus pattern, an image is like it if some place in it looks to the
@@ -286,7 +285,7 @@ def find(
     from audit.report.formats import legible
     from audit.search.find import find_images
 
-    found = find_images(run_folder, target, pool, top=top, out=out, model=model)
+    found = find_images(run_folder, target, pool, **options)
     best = found.table.iloc[0]
     line("target", f"{found.target['id']}: {found.target['title']}")
     line(

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audit.arguments import LocalArgument, PlaceArgument
+from audit.places import Place
 from audit.terminal import line
 
 if TYPE_CHECKING:
     from audit.compare.changes import GroupChange
     from audit.compare.comparison import Comparison, Step
+    from audit.compare.matching import MatchedRuns
+    from audit.compare.object_shift import ObjectShift
     from audit.compare.paired import Change
     from audit.compare.patterns_change import PatternChange
 
@@ -22,17 +26,35 @@ SHOWN = 5
 
 
 @click.command(short_help="Compare finished runs: what changed, and is it more than chance?")
-@click.argument(
-    "run_folders", metavar="RUN_A RUN_B [RUN_C]...", nargs=-1, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The comparison's folder."
-)
+@click.argument("run_folders", metavar="RUN_A RUN_B [RUN_C]...", nargs=-1, type=PlaceArgument())
+@click.option("--out", type=LocalArgument(), required=True, help="The comparison's folder.")
 @click.option(
     "--labels",
     metavar="A,B,...",
     help="What the runs are called, with commas between.  [default: their folders' names]",
 )
+@click.option(
+    "--masks",
+    type=LocalArgument(),
+    help="A folder of PNG masks, called as the images.  [default: what both runs were given]",
+)
+@click.option(
+    "--boxes",
+    type=LocalArgument(),
+    help="The same from boxes: a COCO JSON file, or a folder of Pascal VOC XML files.",
+)
+@click.option(
+    "--model-a",
+    type=LocalArgument(),
+    help="The model of RUN_A, to make the maps that only RUN_B has; loads TensorFlow.",
+)
+@click.option("--model-b", type=LocalArgument(), help="The model of RUN_B, likewise.")
+@click.option(
+    "--data",
+    type=LocalArgument(),
+    help="With --model-a or --model-b: the images, as they were given to the runs.",
+)
+@click.option("--trust-model-code", is_flag=True, help="Run code that these models bring along.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
 @click.option(
     "--fail-on",
@@ -40,32 +62,46 @@ SHOWN = 5
     help="End with exit code 4 if the last run is worse than the first beyond chance.",
 )
 def compare(
-    run_folders: tuple[Path, ...],
+    run_folders: tuple[Place, ...],
     out: Path,
     labels: str | None,
+    masks: Path | None,
+    boxes: Path | None,
+    model_a: Path | None,
+    model_b: Path | None,
+    data: Path | None,
+    trust_model_code: bool,
     as_json: bool,
     fail_on: str | None,
 ) -> None:
     """Compare finished runs over the same images; each is held against the first, RUN_A.
 
     Images are matched by path, or else by content, classes by name. Needs no TensorFlow, no model
-    and no images. Writes comparison.json, fixed.csv and broken.csv; the last line printed is the
-    path of the first.
+    and no images, unless maps are to be made that only one of two runs has. Writes comparison.json,
+    fixed.csv and broken.csv; the last line printed is the path of the first.
 
     \b
     Example:
         gradcam-audit compare runs/before runs/after --out runs/compared
+        gradcam-audit compare before after --model-a a.keras --model-b b.keras --data val/ --out x
         gradcam-audit compare r0 r25 r50 --labels 0%,25%,50% --out runs/series
     """
     from audit.compare.compare_folder import check_out, write_comparison
     from audit.compare.comparison import compare_runs
     from audit.compare.regressions import find_regressions
     from audit.ending import EXIT_GATE
+    from audit.missing_maps import compute_missing
+
+    def compute(images: "MatchedRuns") -> "MatchedRuns":
+        return compute_missing(
+            images, (model_a, model_b), data, out, trust_model_code=trust_model_code
+        )
 
     check_out(out)
     names = None if labels is None else [label.strip() for label in labels.split(",")]
-    comparison = compare_runs(run_folders, names)
-    path = write_comparison(comparison, out)
+    comparison = compare_runs(run_folders, names, masks=masks, boxes=boxes, compute=compute)
+    write_comparison(comparison, out)
+    path = _write_report(comparison, out)
     found = find_regressions(comparison, comparison.steps[-1])
     wanted = (fail_on or "").partition("=")[2]
     worse = [text for kind in KINDS if wanted in ("", kind) for text in found[kind]]
@@ -79,6 +115,21 @@ def compare(
         click.echo(path)
     if fail_on and worse:
         sys.exit(EXIT_GATE)
+
+
+def _write_report(comparison: "Comparison", out: Path) -> Path:
+    """Write the report, with a progress bar on a terminal, and return its first page."""
+    from tqdm import tqdm
+
+    from audit.report.comparison.compare_report import write_compare_report
+
+    with tqdm(desc="report", unit=" images", disable=None, file=sys.stderr, leave=False) as bar:
+
+        def on_page(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return write_compare_report(comparison, out, progress=on_page)
 
 
 def print_comparison(comparison: "Comparison") -> None:
@@ -100,6 +151,18 @@ def print_comparison(comparison: "Comparison") -> None:
                 f"{matched.n_replaced:,} with another content, {matched.n_relabelled:,} with"
                 f" another label, {matched.n_ambiguous:,} of the same content as others",
             )
+        if run.computed is not None:
+            line(
+                "maps",
+                f"{run.computed.n_maps:,} of {run.computed.n_wanted:,} that only the other run has"
+                f" computed with the model of {printable(run.label)}",
+            )
+            if run.computed.n_left_out:
+                line(
+                    "LEFT OUT",
+                    f"{run.computed.n_left_out:,} images without a map, the first because"
+                    f" {printable(run.computed.first_reason, 200)}",
+                )
     for step in comparison.steps:
         later = comparison.labels[step.position]
         line("step", f"{printable(comparison.labels[0])} → {printable(later)}")
@@ -132,11 +195,39 @@ def _print_step(step: "Step") -> None:
         line("focus", f"no image was explained for the same class in both; {left}")
         return
     chance = focus.overlap.chance
+    computed = f" ({focus.n_computed:,} computed)" if focus.n_computed else ""
     line(
         "focus",
-        f"{focus.n_maps:,} maps in both; {left}; their hottest tenths overlap by"
+        f"{focus.n_maps:,} maps in both{computed}; {left}; their hottest tenths overlap by"
         f" {focus.overlap.mean:.2f}{'' if chance is None else f', by chance {chance:.2f}'}",
     )
+    if focus.objects is not None:
+        _print_objects(focus.objects)
+
+
+def _print_objects(found: "ObjectShift") -> None:
+    from audit.diagnose.wording import percent, plural, printable, probability
+
+    left = f"{plural(found.n_left_out, 'map')} left out, whose object is not known"
+    if found.energy_before is None or found.energy_after is None:
+        line("object", f"of no image with maps in both is the object known; {left}")
+    else:
+        line(
+            "object",
+            f"share of the focus inside the object {percent(found.energy_before)} →"
+            f" {percent(found.energy_after)}, {_change(found.energy_change)}"
+            f" ({probability(found.energy_p, 'p')}); hottest pixel inside"
+            f" {percent(found.pointing_before or 0)} → {percent(found.pointing_after or 0)},"
+            f" {_change(found.pointing_change)} ({probability(found.pointing_p, 'p')});"
+            f" {found.n_images:,} images, {left}; an even map has"
+            f" {percent(found.object_share or 0)} inside",
+        )
+    if found.n_unusable:
+        line(
+            "LEFT OUT",
+            f"masks or boxes of {found.n_unusable:,} images, the first because"
+            f" {printable(found.first_reason, 200)}",
+        )
 
 
 def _print_groups(label: str, groups: "tuple[GroupChange, ...]") -> None:

@@ -29,6 +29,7 @@ from audit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from audit.explain.explanations import ExplainWorker
+    from audit.predict.model import AuditedModel
 
 OPTIONS = ("--model-a", "--model-b")
 _FORMAT = 1
@@ -45,6 +46,7 @@ def compute_missing(
     data: Path | None,
     out: Path,
     *,
+    trust_model_code: bool = False,
     progress: bool = True,
 ) -> MatchedRuns:
     """Give two runs the maps that only the other one has.
@@ -57,6 +59,7 @@ def compute_missing(
         models: of the first and the second run; for `None`, nothing is computed.
         data: the folder, or the manifest, that the runs were made from.
         out: the comparison's folder. What is there from an earlier call is not made again.
+        trust_model_code: whether code that a model's file brings along may be run.
         progress: whether to show a progress bar on stderr.
 
     Raises:
@@ -89,13 +92,20 @@ def compute_missing(
             kept_in = out / MAPS / f"run-{position + 1}"
             root = _root_of(data, run)
             runs[position] = replace(
-                run, computed=_compute(run, wanted, model, root, kept_in, progress)
+                run,
+                computed=_compute(run, wanted, model, trust_model_code, root, kept_in, progress),
             )
     return replace(images, runs=tuple(runs))
 
 
 def _compute(
-    run: ComparedRun, wanted: Wanted, model: Path, root: Path, kept_in: Path, progress: bool
+    run: ComparedRun,
+    wanted: Wanted,
+    model: Path,
+    trust_model_code: bool,
+    root: Path,
+    kept_in: Path,
+    progress: bool,
 ) -> ComputedMaps:
     """Make the maps of a run that are not there yet, shard by shard."""
     folder = RunFolder(kept_in)
@@ -114,7 +124,10 @@ def _compute(
 
         def make_worker() -> "ExplainWorker":
             prepare_tensorflow()
-            return _make_worker(run, plan, model, root, folder, bar)
+            from audit.search.audited import open_model
+
+            audited = open_model(run.manifest, model, trust_model_code=trust_model_code)
+            return _make_worker(run, plan, audited, root, folder, bar)
 
         def explain(spec: Any, worker: "ExplainWorker") -> Any:
             from audit.explain.explanations import explain_shard
@@ -164,23 +177,23 @@ def _plan(run: ComparedRun, wanted: Wanted) -> pd.DataFrame:
 def _make_worker(
     run: ComparedRun,
     plan: pd.DataFrame,
-    model: Path,
+    model: "AuditedModel",
     root: Path,
     folder: RunFolder,
     bar: "tqdm[Any]",
 ) -> "ExplainWorker":
-    """Load the model, and make what made the run's own maps."""
+    """Make what made the run's own maps."""
     from audit.explain.consensus import Consensus
     from audit.explain.explainers import make_explainer
     from audit.explain.explanations import ExplainWorker
     from audit.predict.dataset import FileSource
     from audit.predict.memory import choose_batch_size, free_memory
-    from audit.search.audited import config_of, open_model
+    from audit.search.audited import config_of
 
     manifest, config = run.manifest, config_of(run.manifest)
     has_consensus = run.folder.table_path("consensus").is_file()
     explainer = make_explainer(
-        open_model(manifest, model),
+        model,
         scaling=config.scaling,
         method=config.method,
         layers=config.layers,

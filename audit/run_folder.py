@@ -194,7 +194,11 @@ class RunFolder:
     def read_shard_table(self, stage: str, index: int, columns: Sequence[str]) -> pa.Table:
         """Return one shard as Arrow has it; names of layers are stored once and referred to."""
         source = parquet_source(self.shard_path(stage, index))
-        return pq.read_table(source, columns=list(columns), read_dictionary=["layer"])
+        # Without threads: of the columns that are read at a time, one is nearly all there is.
+        with pq.ParquetFile(
+            source, read_dictionary=["layer"] if "layer" in columns else []
+        ) as shard:
+            return shard.read(list(columns), use_threads=False)
 
     def iter_shards(
         self, stage: str, columns: Sequence[str] | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -31,6 +32,7 @@ def write_run(
     maps: Mapping[tuple[int, int], np.ndarray] | None = None,
     repaired: Mapping[int, bool] | None = None,
     slices: Sequence[Mapping[str, Any]] = (),
+    pictures: Sequence[int] = (),
     **manifest: Any,
 ) -> Path:
     """Write a finished run.
@@ -44,6 +46,7 @@ def write_run(
         maps: fused maps, uint8, by image and class.
         repaired: errors that were painted out, and whether they turned right.
         slices: rows of `slices.parquet` with name, kind, conditions and confirmed.
+        pictures: images of which what the model saw is kept.
         manifest: entries to be changed.
     """
     folder, n = RunFolder(path), len(y_true)
@@ -54,7 +57,7 @@ def write_run(
             "class_names": list(class_names),
             "positive_class": class_names[1] if len(class_names) == 2 else None,
             "model": {"name": f"{path.name}.keras"},
-            "config": {"seed": 0},
+            "config": {"seed": 0, "method": "gradcam"},
             "input": {"height": SIDE, "width": SIDE, "channels": 3},
         }
         | manifest
@@ -70,6 +73,7 @@ def write_run(
         _write_properties(folder, contents)
     _write_patterns(folder, y_true, y_pred, patterns or {}, kind)
     _write_maps(folder, maps or {})
+    _write_pictures(folder, pictures)
     _write_causes(folder, y_true, y_pred, repaired or {})
     columns = ["name", "kind", "conditions", "confirmed"]
     folder.write_table("slices", pd.DataFrame(list(slices), columns=columns))
@@ -169,6 +173,26 @@ def _write_maps(folder: RunFolder, maps: Mapping[tuple[int, int], np.ndarray]) -
     arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
     table = pa.table(arrays, schema=schema)
     folder.write_shard("explanations", 0, table, Receipt("explanations", 0, len(rows)))
+
+
+def picture(image: int) -> bytes:
+    """Return a JPEG of 24 × 24 pixels that is brighter to the right and differs by image."""
+    ramp = np.linspace(40, 220, 24).astype(np.uint8)
+    drawn = np.repeat(np.tile(ramp, (24, 1))[..., None], 3, axis=2)
+    drawn[: 4 + image % 16, :4] = (200, 60, 30)
+    _, encoded = cv2.imencode(".jpg", drawn)
+    return bytes(encoded)
+
+
+def _write_pictures(folder: RunFolder, images: Sequence[int]) -> None:
+    """Write what the model saw, in shards of ten images."""
+    for shard, start in enumerate(range(0, len(images), 10)):
+        ids = list(images[start : start + 10])
+        columns = [ids, [24] * len(ids), [24] * len(ids), [picture(image) for image in ids]]
+        schema = SCHEMAS["thumbnails"]
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+        table = pa.table(arrays, schema=schema)
+        folder.write_shard("thumbnails", shard, table, Receipt("thumbnails", shard, len(ids)))
 
 
 def _write_causes(

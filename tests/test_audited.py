@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import drawn_set
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +13,7 @@ from search_fixture import for_pixels_of, make_run
 
 from audit.errors import DatasetError, ModelError
 from audit.predict.inference import DecisionRule, Predictor
+from audit.predict.model_file import fingerprint_model_file
 from audit.search.audited import config_of, find_pixel_range, open_model, rule_of
 
 
@@ -49,6 +51,52 @@ def test_another_model_is_refused(manifest: dict[str, Any], tmp_path: Path):
     other = drawn_set.save_model(tmp_path / "other.keras", head="sigmoid")
     with pytest.raises(ModelError, match=r"`other\.keras` is not the model of the run"):
         open_model(manifest, other)
+
+
+def with_code(path: Path, target: Path) -> Path:
+    """Save a model whose Lambda layer writes a file when it is loaded."""
+    planted = f"__import__('pathlib').Path({str(target)!r}).write_text('run')"
+    code = eval(f"lambda x: x if {planted} else x")
+    drawn = drawn_set.corner_model()
+    inputs = keras.Input((drawn_set.SIDE, drawn_set.SIDE, 3))
+    keras.Model(inputs, drawn(keras.layers.Lambda(code)(inputs))).save(path)
+    target.unlink()
+    return path
+
+
+def hostile(manifest: dict[str, Any], path: str, fingerprint: str = "") -> dict[str, Any]:
+    """Return the manifest of a run that was told to trust, and names another model as its own."""
+    return manifest | {
+        "config": manifest["config"] | {"trust_model_code": True},
+        "model": {"path": path},
+        "fingerprints": manifest["fingerprints"] | {"model": fingerprint},
+    }
+
+
+def test_no_code_runs_because_a_run_folder_says_so(manifest: dict[str, Any], tmp_path: Path):
+    target = tmp_path / "planted"
+    path = with_code(tmp_path / "m.keras", target)
+    sent = hostile(manifest, str(path), fingerprint_model_file(path))
+    assert config_of(sent).trust_model_code
+    for given in (None, path):
+        with pytest.raises(ModelError, match=r"which has not been run.* add `--trust-model-code`"):
+            open_model(sent, given)
+    assert not target.exists()
+    assert open_model(sent, trust_model_code=True).input_size == (32, 32)
+    assert target.read_text() == "run", "the crafted code is real"
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/m.keras", "memory://bucket/m.keras"])
+def test_no_url_is_opened_because_a_run_folder_says_so(
+    manifest: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch
+):
+    def reached(*_: object) -> None:
+        raise AssertionError("it was reached")
+
+    monkeypatch.setattr("audit.places._open_store", reached)
+    with pytest.raises(ModelError, match="is not opened only because a run folder names") as caught:
+        open_model(hostile(manifest, url))
+    assert "secret" not in str(caught.value)
 
 
 def dataset(scale: float, offset: float = 0.0) -> tf.data.Dataset:

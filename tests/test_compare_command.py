@@ -38,12 +38,16 @@ def test_it_prints_what_changed_and_where_it_is(runs: tuple[Path, Path], tmp_pat
         "pattern     1 pattern 1: of 12 errors 11 now right, against 0 the other way: gone"
         " (q < 0.001)"
     ) in lines
-    assert lines[-1] == str(out / "comparison.json")
+    assert lines[-1] == str(out / "index.html")
     assert all(text[:12].strip() and text[12] != " " for text in lines[:-1])
     assert sorted(file.name for file in out.iterdir()) == [
         "broken.csv",
         "comparison.json",
         "fixed.csv",
+        "images",
+        "images.html",
+        "index.html",
+        "static",
     ]
 
 

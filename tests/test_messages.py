@@ -417,6 +417,14 @@ def search_after_the_model_is_gone(bench: Bench) -> None:
     search(bench, out=bench.tmp / "again")
 
 
+def search_with_a_model_elsewhere(bench: Bench) -> None:
+    search(bench)
+    folder = RunFolder(bench.tmp / "searched")
+    elsewhere = {"path": "s3://bucket/model.keras"}
+    folder.write_manifest(folder.read_manifest() | {"model": elsewhere})
+    search(bench, out=bench.tmp / "again")
+
+
 def search_a_prepared_dataset(bench: Bench) -> None:
     import search_fixture
 
@@ -732,6 +740,7 @@ TRIGGERS: dict[str, list[Trigger]] = {
     "pool-unreadable": [lambda b: search(b, pool=b.file("broken/a.png").parent)],
     "model-not-recorded": [lambda b: search(b, audited=drawn_set.corner_model())],
     "model-gone": [search_after_the_model_is_gone],
+    "model-behind-url": [search_with_a_model_elsewhere],
     "another-model": [
         lambda b: search(b, model=drawn_set.save_model(b.tmp / "other.keras", head="sigmoid"))
     ],

@@ -1,4 +1,4 @@
-"""The folder of a comparison: `comparison.json`, `fixed.csv`, `broken.csv`; its report comes beside.
+"""The folder of a comparison: `comparison.json`, `fixed.csv`, `broken.csv`, beside its report.
 
 In: a `Comparison`. Out: files that people and scripts read.
 """

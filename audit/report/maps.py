@@ -222,18 +222,18 @@ def shrink(
         times the largest average ÷ 255. Both are 0 for an empty map. Maps that have the wanted size
         already come back as they are.
     """
-    speaks = np.isfinite(peaks) & (peaks > 0) & (cams.max(axis=(1, 2), initial=0) > 0)
+    speaks = np.isfinite(peaks) & (peaks > 0)
     if not speaks.all():
         peaks = np.where(speaks, peaks, 0).astype(np.float32)
         cams = np.where(speaks[:, None, None], cams, 0).astype(np.uint8)
     if cams.shape[1:] == (height, width):
-        return cams, peaks
+        return cams, np.where(cams.any(axis=(1, 2)), peaks, np.float32(0))
     rows, columns = _area_weights(cams.shape[1], height), _area_weights(cams.shape[2], width)
     averages = rows @ cams.astype(np.float32) @ np.ascontiguousarray(columns.T)
     largest = averages.max(axis=(1, 2), initial=0)
-    scale = 255 / np.where(largest > 0, largest, 1)
-    small = np.rint(averages * scale[:, None, None]).astype(np.uint8)
-    return small, (peaks * largest / 255).astype(np.float32)
+    scale = 255 / np.where(largest > 0, largest, np.float32(1))
+    averages *= scale[:, None, None]
+    return np.rint(averages, out=averages).astype(np.uint8), peaks * largest / np.float32(255)
 
 
 def to_steps(cams: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -79,12 +79,10 @@ class Neighbours:
             cam: uint8 of shape (height, width), as it was stored.
             pattern: whose exemplars.
         """
-        found = [i for i in self.exemplars.get(pattern, ()) if i in self.cams]
-        (own,) = unit_rows(cam.reshape(1, -1).astype(np.float32))
-        if not found or not own.any():
-            return {}
-        cosines = np.stack([self.cams[image_id] for image_id in found]) @ own
-        return {i: single(value) for i, value in zip(found, cosines, strict=True)}
+        own = cam.reshape(-1).astype(np.float32)
+        length = np.sqrt(own @ own)
+        found = [i for i in self.exemplars.get(pattern, ()) if i in self.cams and length > 0]
+        return {i: single(self.cams[i] @ own / length) for i in found}
 
 
 def read_neighbours(
@@ -121,8 +119,9 @@ def map_likeness(cam: NDArray[np.uint8], fused: NDArray[np.uint8]) -> float | No
     """
     height, width = fused.shape
     large = cv2.resize(cam.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    both = unit_rows(np.stack([large.reshape(-1), fused.reshape(-1).astype(np.float32)]))
-    return single(both[0] @ both[1]) if both.any(axis=1).all() else None
+    one, other = large.reshape(-1), fused.reshape(-1).astype(np.float32)
+    lengths = np.sqrt((one @ one) * (other @ other))
+    return single(one @ other / lengths) if lengths > 0 else None
 
 
 def pick_nearest(

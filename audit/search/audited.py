@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from audit.config import AuditConfig
 from audit.errors import DatasetError, ModelError
-from audit.places import Place, place
+from audit.places import Place, is_url, place, without_secrets
 from audit.predict.inference import DecisionRule, Predictor
 from audit.predict.model import AuditedModel, load_model, wrap_model
 from audit.run_folder import RunFolder
@@ -46,14 +46,20 @@ def rule_of(manifest: dict[str, Any]) -> DecisionRule:
 def open_model(
     manifest: dict[str, Any],
     given: "str | Place | keras.Model | Callable[[Any], Any] | None" = None,
+    *,
+    trust_model_code: bool = False,
 ) -> AuditedModel:
     """Load the model that a run audited.
 
+    A run folder may come from anybody. So what it says of trust in the model's code is not heeded,
+    and nothing is fetched because it names a URL.
+
     Args:
         given: where it is now, or the live model; by default it is where it was.
+        trust_model_code: whether code in the file may be run.
 
     Raises:
-        ModelError: if it is not there, or another one.
+        ModelError: if it is not there, or another one, or needs a trust that was not given.
     """
     config, recorded = config_of(manifest), manifest["model"].get("path")
     size = tuple(manifest["input"][name] for name in ("height", "width", "channels"))
@@ -61,6 +67,12 @@ def open_model(
         raise ModelError(
             "The run does not say where its model is. Received: a run of a model in memory. Say"
             " where the model is saved, with `--model`."
+        )
+    if given is None and recorded is not None and is_url(recorded):
+        raise ModelError(
+            "The run's model is behind a URL, which is not opened only because a run folder names"
+            f" it. Received: `{without_secrets(recorded)}`. If you trust what is there, give it"
+            " with `--model`."
         )
     if given is None and recorded is not None and not place(recorded).exists():
         raise ModelError(
@@ -74,7 +86,7 @@ def open_model(
             place(model),
             head=config.head,
             output=config.output,
-            trust_model_code=config.trust_model_code,
+            trust_model_code=trust_model_code,
             input_shape=size,
         )
     else:

@@ -24,6 +24,7 @@ from audit.predict.dataset import FileSource
 from audit.predict.fetched import open_files
 from audit.predict.inference import Predictor
 from audit.predict.listing import Listing, list_unlabelled
+from audit.predict.model import AuditedModel
 from audit.report.contact_sheet import Hit, Picture, Sheet, render_contact_sheet
 from audit.report.images import decode_picture, encode_jpeg
 from audit.run_folder import RunFolder
@@ -84,6 +85,7 @@ def find_images(
     top: int = 50,
     out: str | Place | None = None,
     model: "str | Place | keras.Model | Callable[[Any], Any] | None" = None,
+    trust_model_code: bool = False,
     progress: bool = True,
 ) -> Found:
     """Find the images of a pool that are most like a target's.
@@ -98,7 +100,10 @@ def find_images(
         pool: a folder of images, which may lie in folders of their own.
         top: how many are listed and shown.
         out: where the search is kept; by default `find/<target>` in the run folder.
-        model: the run's model, or where it is; by default it is where it was.
+        model: the run's model, or where it is; by default it is where it was, but for a URL, which
+            has to be given.
+        trust_model_code: whether code that the model's file brings along may be run. What the run
+            was told does not count: its folder may come from somebody else.
         progress: whether to show a progress bar on stderr.
 
     Raises:
@@ -119,7 +124,8 @@ def find_images(
     ) as bar:
 
         def make_worker() -> ScoringWorker:
-            return _make_worker(folder, manifest, search, query, source, model, bar.update)
+            audited = open_model(manifest, model, trust_model_code=trust_model_code)
+            return _make_worker(folder, manifest, search, query, source, audited, bar.update)
 
         receipts = run_shards(search, specs, score_shard, make_worker, bar.update)
     left_out = write_left_out(search, listing, receipts)
@@ -165,18 +171,17 @@ def _make_worker(
     search: RunFolder,
     query: Query,
     source: FileSource,
-    model: Any,
+    model: AuditedModel,
     on_images: Callable[[int], None],
 ) -> ScoringWorker:
-    """Load the model, and see how much its features vary over the pool."""
+    """See how much the model's features vary over the pool, and return what scores it."""
     config = config_of(manifest)
-    audited = open_model(manifest, model)
-    predictor = Predictor(audited, config.scaling)
+    predictor = Predictor(model, config.scaling)
     pixel_range = find_pixel_range(folder, manifest, predictor)
     local_features = None
     calibration = None
     if query.focus is not None:
-        local_features = make_local_features(audited, config.scaling, config.layers)
+        local_features = make_local_features(model, config.scaling, config.layers)
         calibration = _calibration(search, source, local_features, pixel_range, config)
     return ScoringWorker(
         search,

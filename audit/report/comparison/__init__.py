@@ -1,0 +1,1 @@
+"""The report of a comparison: what changed, where the focus went, image by image."""
