@@ -2,16 +2,19 @@
 
 In: the folder of a report. Out: lines of text. A step is timed inside the page, from the event that
 starts it to the second frame after the page has changed, when the first is on the screen. A step
-after which nothing has changed for ten seconds is not a number.
+after which nothing has changed for ten seconds is not a number. Half a second lies between steps.
 """
 
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 REPEATS = 10
+PAUSE = 0.5
+"""Seconds in which a reader looks; then what is out of sight is made ready."""
 LAUNCH = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -90,7 +93,11 @@ def _scroll(page: Any) -> float:
 
 
 def _repeat(measure: Callable[[int], float]) -> list[float]:
-    return [measure(n) for n in range(REPEATS)]
+    found = []
+    for n in range(REPEATS):
+        found.append(measure(n))
+        time.sleep(PAUSE)
+    return found
 
 
 def _line(words: str, milliseconds: Sequence[float]) -> str:

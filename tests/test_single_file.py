@@ -379,7 +379,9 @@ def test_what_is_not_there_is_said(tab, partial: Path, folder: RunFolder):
     settled(opened)
     assert opened.page.locator("h1").inner_text() == "Left out of this file"
     click(opened, "main a")
-    assert opened.page.locator("#gallery .card").count() == N_ERRORS
+    cards = opened.page.locator("#gallery .card")
+    cards.nth(N_ERRORS - 1).wait_for(state="attached")
+    assert cards.count() == N_ERRORS
     lacking = opened.page.locator("#gallery .stack-empty", has_text="not in this file")
     at_hand = {name.removeprefix("embedded/") for name in single_files(partial)}
     absent = [i for i in read_run(folder).errors["image_id"] if f"images/{i}.jpg" not in at_hand]
