@@ -10,7 +10,7 @@ import click
 
 from audit import __version__
 from audit.arguments import LocalArgument, PlaceArgument
-from audit.compare_command import compare
+from audit.compare_command import compare, show_comparison
 from audit.config import AuditConfig, option_name
 from audit.errors import AuditError
 from audit.places import Place
@@ -226,7 +226,7 @@ def report(
 @click.argument("run_folder", metavar="RUN", type=PlaceArgument())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
 def show(run_folder: Place, as_json: bool) -> None:
-    """Print the summary of RUN.
+    """Print the summary of RUN, or of a folder that `compare` made.
 
     \b
     Example:
@@ -234,6 +234,8 @@ def show(run_folder: Place, as_json: bool) -> None:
     """
     from audit.results import Run
 
+    if show_comparison(run_folder, as_json):
+        return
     summary = Run(run_folder).summary()
     if as_json:
         click.echo(json.dumps(summary, indent=2, ensure_ascii=False))

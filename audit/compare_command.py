@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,8 @@ from audit.places import Place
 from audit.terminal import line
 
 if TYPE_CHECKING:
-    from audit.compare.changes import GroupChange
-    from audit.compare.comparison import Comparison, Step
+    from audit.compare.comparison import Comparison
     from audit.compare.matching import MatchedRuns
-    from audit.compare.object_shift import ObjectShift
-    from audit.compare.paired import Change
-    from audit.compare.patterns_change import PatternChange
 
 KINDS = ("accuracy", "class", "pattern")
 """What `--fail-on` can be confined to."""
@@ -77,8 +73,8 @@ def compare(
     """Compare finished runs over the same images; each is held against the first, RUN_A.
 
     Images are matched by path, or else by content, classes by name. Needs no TensorFlow, no model
-    and no images, unless maps are to be made that only one of two runs has. Writes comparison.json,
-    fixed.csv and broken.csv; the last line printed is the path of the first.
+    and no images, unless maps are to be made that only one of two runs has. Writes a report,
+    comparison.json, fixed.csv and broken.csv; the last line printed is the report's first page.
 
     \b
     Example:
@@ -105,11 +101,11 @@ def compare(
     found = find_regressions(comparison, comparison.steps[-1])
     wanted = (fail_on or "").partition("=")[2]
     worse = [text for kind in KINDS if wanted in ("", kind) for text in found[kind]]
+    summary = comparison.summary()
     if as_json:
-        summary = comparison.summary() | {"regressions": worse}
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(summary | {"regressions": worse}, indent=2, ensure_ascii=False))
     else:
-        print_comparison(comparison)
+        print_comparison(summary)
         for text in worse:
             line("REGRESSION", text)
         click.echo(path)
@@ -132,135 +128,163 @@ def _write_report(comparison: "Comparison", out: Path) -> Path:
         return write_compare_report(comparison, out, progress=on_page)
 
 
-def print_comparison(comparison: "Comparison") -> None:
-    """Print a comparison that fits a terminal."""
+def show_comparison(folder: Place, as_json: bool) -> bool:
+    """Print what a folder of `compare` holds; `False` if it is not one."""
+    from audit.compare.compare_folder import read_comparison
+
+    found = read_comparison(folder)
+    if found is None:
+        return False
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_comparison(found)
+        click.echo(folder / "index.html")
+    return True
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Print a comparison, as `comparison.json` holds it, that fits a terminal."""
     from audit.diagnose.wording import printable
 
-    line("images", f"{comparison.n_images:,} in all runs")
-    for run in comparison.runs:
-        matched, accuracy = run.matched, run.accuracy
+    line("images", f"{found['n_images']:,} in all runs")
+    for run in found["runs"]:
+        matched, accuracy = run["matched"], run["accuracy"]
         line(
             "run",
-            f"{printable(run.label)}: {run.n_errors:,} errors, accuracy {accuracy['value']:.2%}"
-            f" [{accuracy['low']:.2%}, {accuracy['high']:.2%}] ({matched.n_images:,} images,"
-            f" {matched.n_by_path:,} matched by path, {matched.n_by_content:,} by content)",
+            f"{printable(run['label'])}: {run['n_errors']:,} errors, accuracy"
+            f" {accuracy['value']:.2%} [{accuracy['low']:.2%}, {accuracy['high']:.2%}]"
+            f" ({matched['n_images']:,} images, {matched['n_by_path']:,} matched by path,"
+            f" {matched['n_by_content']:,} by content)",
         )
-        if matched.n_replaced or matched.n_relabelled or matched.n_ambiguous:
+        if matched["n_replaced"] or matched["n_relabelled"] or matched["n_ambiguous"]:
             line(
                 "LEFT OUT",
-                f"{matched.n_replaced:,} with another content, {matched.n_relabelled:,} with"
-                f" another label, {matched.n_ambiguous:,} of the same content as others",
+                f"{matched['n_replaced']:,} with another content, {matched['n_relabelled']:,} with"
+                f" another label, {matched['n_ambiguous']:,} of the same content as others",
             )
-        if run.computed is not None:
-            line(
-                "maps",
-                f"{run.computed.n_maps:,} of {run.computed.n_wanted:,} that only the other run has"
-                f" computed with the model of {printable(run.label)}",
-            )
-            if run.computed.n_left_out:
-                line(
-                    "LEFT OUT",
-                    f"{run.computed.n_left_out:,} images without a map, the first because"
-                    f" {printable(run.computed.first_reason, 200)}",
-                )
-    for step in comparison.steps:
-        later = comparison.labels[step.position]
-        line("step", f"{printable(comparison.labels[0])} → {printable(later)}")
+        if run["computed"] is not None:
+            _print_computed(run["computed"], printable(run["label"]))
+    for step in found["steps"]:
+        line("step", f"{printable(step['before'])} → {printable(step['after'])}")
         _print_step(step)
 
 
-def _print_step(step: "Step") -> None:
+def _print_computed(computed: dict[str, Any], label: str) -> None:
+    from audit.diagnose.wording import printable
+
+    line(
+        "maps",
+        f"{computed['n_maps']:,} of {computed['n_wanted']:,} that only the other run has"
+        f" computed with the model of {label}",
+    )
+    if computed["n_left_out"]:
+        line(
+            "LEFT OUT",
+            f"{computed['n_left_out']:,} images without a map, the first because"
+            f" {printable(computed['first_reason'], 200)}",
+        )
+
+
+def _print_step(step: dict[str, Any]) -> None:
     from audit.diagnose.wording import probability
 
-    outcomes = step.outcomes
+    outcomes = step["outcomes"]
     line(
         "outcomes",
-        f"{len(outcomes.fixed):,} fixed, {len(outcomes.broken):,} broken,"
-        f" {len(outcomes.still_wrong):,} still wrong, {len(outcomes.still_right):,} still right"
-        f" ({probability(outcomes.p_value, 'p')})",
+        f"{outcomes['n_fixed']:,} fixed, {outcomes['n_broken']:,} broken,"
+        f" {outcomes['n_still_wrong']:,} still wrong, {outcomes['n_still_right']:,} still right"
+        f" ({probability(outcomes['mcnemar_p'], 'p')})",
     )
-    for metric in step.metrics:
-        if metric.before is not None and metric.after is not None:
+    for metric in step["metrics"]:
+        if metric["before"] is not None and metric["after"] is not None:
             line(
                 "metric",
-                f"{metric.name} {metric.before:.4f} → {metric.after:.4f},"
-                f" {_change(metric.change)}: {metric.verdict}",
+                f"{metric['name']} {metric['before']:.4f} → {metric['after']:.4f},"
+                f" {_change(metric['change'])}: {metric['verdict']}",
             )
-    _print_groups("class", step.classes)
-    _print_groups("slice", step.slices)
-    _print_patterns(step.patterns)
-    focus = step.focus
-    left = f"{focus.n_before_only:,} maps before and {focus.n_after_only:,} after have no partner"
-    if focus.overlap is None:
+    _print_groups("class", step["classes"])
+    _print_groups("slice", step["slices"])
+    _print_patterns(step["patterns"])
+    _print_focus(step["focus"])
+
+
+def _print_focus(focus: dict[str, Any]) -> None:
+    left = (
+        f"{focus['n_before_only']:,} maps before and {focus['n_after_only']:,} after have no"
+        " partner"
+    )
+    if focus["overlap"] is None:
         line("focus", f"no image was explained for the same class in both; {left}")
         return
-    chance = focus.overlap.chance
-    computed = f" ({focus.n_computed:,} computed)" if focus.n_computed else ""
+    chance = focus["overlap"]["chance"]
+    computed = f" ({focus['n_computed']:,} computed)" if focus["n_computed"] else ""
     line(
         "focus",
-        f"{focus.n_maps:,} maps in both{computed}; {left}; their hottest tenths overlap by"
-        f" {focus.overlap.mean:.2f}{'' if chance is None else f', by chance {chance:.2f}'}",
+        f"{focus['n_maps']:,} maps in both{computed}; {left}; their hottest tenths overlap by"
+        f" {focus['overlap']['mean']:.2f}{'' if chance is None else f', by chance {chance:.2f}'}",
     )
-    if focus.objects is not None:
-        _print_objects(focus.objects)
+    if focus["objects"] is not None:
+        _print_objects(focus["objects"])
 
 
-def _print_objects(found: "ObjectShift") -> None:
+def _print_objects(found: dict[str, Any]) -> None:
     from audit.diagnose.wording import percent, plural, printable, probability
 
-    left = f"{plural(found.n_left_out, 'map')} left out, whose object is not known"
-    if found.energy_before is None or found.energy_after is None:
+    left = f"{plural(found['n_left_out'], 'map')} left out, whose object is not known"
+    if found["energy_before"] is None or found["energy_after"] is None:
         line("object", f"of no image with maps in both is the object known; {left}")
     else:
         line(
             "object",
-            f"share of the focus inside the object {percent(found.energy_before)} →"
-            f" {percent(found.energy_after)}, {_change(found.energy_change)}"
-            f" ({probability(found.energy_p, 'p')}); hottest pixel inside"
-            f" {percent(found.pointing_before or 0)} → {percent(found.pointing_after or 0)},"
-            f" {_change(found.pointing_change)} ({probability(found.pointing_p, 'p')});"
-            f" {found.n_images:,} images, {left}; an even map has"
-            f" {percent(found.object_share or 0)} inside",
+            f"share of the focus inside the object {percent(found['energy_before'])} →"
+            f" {percent(found['energy_after'])}, {_change(found['energy_change'])}"
+            f" ({probability(found['energy_p'], 'p')}); hottest pixel inside"
+            f" {percent(found['pointing_before'] or 0)} → {percent(found['pointing_after'] or 0)},"
+            f" {_change(found['pointing_change'])} ({probability(found['pointing_p'], 'p')});"
+            f" {found['n_images']:,} images, {left}; an even map has"
+            f" {percent(found['object_share'] or 0)} inside",
         )
-    if found.n_unusable:
+    if found["n_unusable"]:
         line(
             "LEFT OUT",
-            f"masks or boxes of {found.n_unusable:,} images, the first because"
-            f" {printable(found.first_reason, 200)}",
+            f"masks or boxes of {found['n_unusable']:,} images, the first because"
+            f" {printable(found['first_reason'], 200)}",
         )
 
 
-def _print_groups(label: str, groups: "tuple[GroupChange, ...]") -> None:
+def _print_groups(label: str, groups: list[dict[str, Any]]) -> None:
     """Print the groups that changed most surely."""
     from audit.diagnose.wording import phrase, probability
 
-    for group in sorted(groups, key=lambda group: group.q_value)[:SHOWN]:
+    for group in sorted(groups, key=lambda group: group["q_value"])[:SHOWN]:
         line(
             label,
-            f"{phrase(group.name)}: {group.n_wrong_before:,} → {group.n_wrong_after:,} errors of"
-            f" {group.n_images:,}{' kept back' if group.found_in else ''},"
-            f" {_change(group.change)}: {group.verdict}"
-            f" ({probability(group.q_value)})",
+            f"{phrase(group['name'])}: {group['n_wrong_before']:,} → {group['n_wrong_after']:,}"
+            f" errors of {group['n_images']:,}{' kept back' if group['found_in'] else ''},"
+            f" {_change(group['change'])}: {group['verdict']}"
+            f" ({probability(group['q_value'])})",
         )
 
 
-def _print_patterns(patterns: "tuple[PatternChange, ...]") -> None:
+def _print_patterns(patterns: list[dict[str, Any]]) -> None:
     from audit.diagnose.wording import phrase, probability
 
     for is_later in (False, True):
-        own = [pattern for pattern in patterns if pattern.is_later == is_later]
+        own = [pattern for pattern in patterns if pattern["is_later"] == is_later]
         for pattern in own[:SHOWN]:
             was = "right before" if is_later else "now right"
             line(
                 "later" if is_later else "pattern",
-                f"{pattern.number} {phrase(pattern.name)}: of {pattern.n_matched:,} errors"
-                f" {pattern.n_right:,} {was}, against {pattern.n_against:,} the other way:"
-                f" {pattern.verdict} ({probability(pattern.q_value)})",
+                f"{pattern['number']} {phrase(pattern['name'])}: of {pattern['n_matched']:,} errors"
+                f" {pattern['n_right']:,} {was}, against {pattern['n_against']:,} the other way:"
+                f" {pattern['verdict']} ({probability(pattern['q_value'])})",
             )
 
 
-def _change(change: "Change") -> str:
-    if change.value is None:
+def _change(change: dict[str, Any]) -> str:
+    if change["value"] is None:
         return "not defined"
-    interval = "" if change.low is None else f" [{change.low:+.4f}, {change.high:+.4f}]"
-    return f"{change.value:+.4f}{interval}"
+    low, high = change["low"], change["high"]
+    interval = "" if low is None else f" [{low:+.4f}, {high:+.4f}]"
+    return f"{change['value']:+.4f}{interval}"

@@ -53,6 +53,25 @@ class Receipt:
     left_out: tuple[tuple[int, str], ...] = ()
 
 
+def check_format(path: Place, content: Mapping[str, Any], known: int) -> None:
+    """Refuse a folder whose files mean something else to this program.
+
+    Args:
+        path: the folder.
+        content: what its JSON file holds.
+        known: the version of the format that this program reads.
+
+    Raises:
+        RunFolderError: if it has another one.
+    """
+    version = content.get("format_version")
+    if version != known:
+        raise RunFolderError(
+            f"`{path}` has another format. Received: format_version {version}, this program reads"
+            f" {known}. Use the version of gradcam-audit that made it, or a new folder."
+        )
+
+
 class RunFolder:
     """An open run folder. Reading never changes it.
 
@@ -80,13 +99,7 @@ class RunFolder:
                 f"`{folder.path}` is not a run folder. Received: a path without a manifest.json."
                 " Give the folder that was passed to `gradcam-audit run … --out`."
             )
-        version = folder.read_manifest().get("format_version")
-        if version != FORMAT_VERSION:
-            raise RunFolderError(
-                f"`{folder.path}` has another format. Received: format_version {version}, this"
-                f" program reads {FORMAT_VERSION}. Use the version of gradcam-audit that made it,"
-                " or audit into a new folder."
-            )
+        check_format(folder.path, folder.read_manifest(), FORMAT_VERSION)
         return folder
 
     # Paths

@@ -124,3 +124,30 @@ def test_what_cannot_be_compared_is_one_sentence(runs: tuple[Path, Path], tmp_pa
         assert len(result.stderr.splitlines()) == 1
         assert not out.exists()
     assert "not the folder of a comparison" in call(*runs, "--out", runs[0]).stderr
+
+
+def show(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["show", *map(str, arguments)])
+
+
+def test_it_can_be_shown_again(runs: tuple[Path, Path], tmp_path: Path):
+    out = tmp_path / "out"
+    printed = call(*runs, "--out", out)
+    again = show(out)
+    assert (again.exit_code, again.stdout) == (0, printed.stdout)
+    assert json.loads(show(out, "--json").stdout) == json.loads(
+        (out / "comparison.json").read_text()
+    )
+
+
+def test_a_comparison_of_another_version_is_not_shown(runs: tuple[Path, Path], tmp_path: Path):
+    out = tmp_path / "out"
+    call(*runs, "--out", out)
+    found = json.loads((out / "comparison.json").read_text())
+    (out / "comparison.json").write_text(json.dumps(found | {"format_version": 99}))
+    result = show(out)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: `{out}` has another format. Received: format_version 99, this program reads 1. Use"
+        " the version of gradcam-audit that made it, or a new folder.\n"
+    )

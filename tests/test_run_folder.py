@@ -308,7 +308,7 @@ def test_another_format_version_is_refused(tmp_path, version):
     RunFolder(tmp_path).write_manifest({"format_version": version})
     text = refusal(tmp_path)
     assert f"format_version {version}, this program reads {FORMAT_VERSION}" in text
-    assert text.endswith("or audit into a new folder.")
+    assert text.endswith("or a new folder.")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1', b"\xff\xfe", b"[1]", b"null"])

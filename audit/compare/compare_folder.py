@@ -4,13 +4,20 @@ In: a `Comparison`. Out: files that people and scripts read.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from audit.compare.comparison import Comparison
 from audit.diagnose.manifests import harmless
 from audit.errors import RunFolderError
-from audit.run_folder import RunFolder
+from audit.places import Place
+from audit.run_folder import RunFolder, check_format
+
+if TYPE_CHECKING:
+    from audit.compare.comparison import Comparison
+
+FORMAT_VERSION = 1
+"""Rises when the meaning of a value in `comparison.json` changes."""
 
 COLUMNS = (
     "from_run",
@@ -47,7 +54,7 @@ def check_out(path: Path) -> None:
         )
 
 
-def write_comparison(comparison: Comparison, path: Path) -> Path:
+def write_comparison(comparison: "Comparison", path: Path) -> Path:
     """Write a comparison, over an earlier one if there is one, and return the JSON's path.
 
     A cell of the tables that a spreadsheet would take for a formula is made harmless: a path by
@@ -65,7 +72,20 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     return path / f"{_NAME}.json"
 
 
-def _table(comparison: Comparison, outcome: str) -> bytes:
+def read_comparison(path: Place) -> dict[str, Any] | None:
+    """Return what `write_comparison` wrote into a folder; `None` if it did not write there.
+
+    Raises:
+        RunFolderError: if it has another format, or is damaged.
+    """
+    if not (path / f"{_NAME}.json").is_file():
+        return None
+    found = RunFolder(path).read_json(_NAME)
+    check_format(path, found, FORMAT_VERSION)
+    return found
+
+
+def _table(comparison: "Comparison", outcome: str) -> bytes:
     labels = comparison.labels
     rows = [
         {"from_run": labels[0], "to_run": labels[step.position], **image}

@@ -22,6 +22,7 @@ from audit.compare.changes import (
     confidence_gap,
     sort_outcomes,
 )
+from audit.compare.compare_folder import FORMAT_VERSION
 from audit.compare.focus_shift import FocusShift, Maps, compare_focus, shift_in_place
 from audit.compare.matching import (
     ComparedRun,
@@ -52,8 +53,6 @@ from audit.errors import ConfigError
 from audit.explain.objects import Objects
 from audit.places import Place, place
 from audit.predict.intervals import wilson_estimate
-
-FORMAT_VERSION = 1
 
 MOST_IMAGES = 100
 """Images that a list in JSON holds; the tables have them all."""
