@@ -5,8 +5,8 @@
 The least: `model.predict` over `keras.utils.image_dataset_from_directory`, then one batched
 forward and backward pass for each explained image. Both are whole processes, from the start of
 Python to the end, run in turn so that a change in the machine's speed hits both. Printed: each
-pair's seconds and ratio, the ratio without start-up (importing TensorFlow, loading the model), and
-where an audit's time goes by stage.
+pair's seconds and ratio, the ratio without start-up (importing TensorFlow, loading the model),
+where an audit's time goes by stage, and images a second with 1 and 2 threads. Needs Linux.
 """
 
 import argparse
@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 EXPLAIN_BATCH = 16
 
@@ -29,55 +31,114 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="a folder per class")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--least", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--speed", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.least is not None:
         print(json.dumps(do_the_least(arguments.model, arguments.images, arguments.least)))
         return
+    if arguments.speed:
+        print(json.dumps(measure_speed(arguments.model, arguments.images)))
+        return
     compare(arguments.model, arguments.images, arguments.repeats)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of an audit and of the least, one after the other.
+
+    Attributes:
+        audit: from the start of the process to its end.
+        stages: of the audit, by stage.
+        summary: what the audit found.
+        n_explained: images explained.
+        least: from start to end.
+        parts: of the least: start_up, predict, backward.
+    """
+
+    audit: float
+    stages: dict[str, float]
+    summary: dict[str, Any]
+    n_explained: int
+    least: float
+    parts: dict[str, float]
+
+    @property
+    def ratio(self) -> float:
+        return self.audit / self.least
+
+    @property
+    def work_ratio(self) -> float:
+        """Without start-up on both sides."""
+        start_up = self.parts["start_up"]
+        return (self.audit - start_up) / (self.least - start_up)
+
+
 def compare(model: Path, images: Path, repeats: int) -> None:
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    n_cores = len(os.sched_getaffinity(0))
+    print(f"{platform.processor() or platform.machine()}, {n_cores} cores")
     print(f"{'audit':>9}  {'least':>9}  {'ratio':>6}  {'ratio without start-up':>23}   (seconds)")
-    whole, work, stages = [], [], []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            run = Path(folder) / "run"
-            command = [sys.executable, "-m", "audit", "run", model, images, "--out", run]
-            audit_seconds, _ = timed(command)
-            manifest = json.loads((run / "manifest.json").read_text())
-            shown = timed([sys.executable, "-m", "audit", "show", run, "--json"])[1]
-            n_explained = n_explained_images(run)
-        least_command = [sys.executable, __file__, model, images, "--least", str(n_explained)]
-        least_seconds, printed = timed(least_command)
-        least = json.loads(printed.splitlines()[-1])
-        seconds = {name: stage["seconds"] for name, stage in manifest["stages"].items()}
-        start_up = least["start_up"]
-        whole.append(audit_seconds / least_seconds)
-        work.append((audit_seconds - start_up) / (least_seconds - start_up))
-        stages.append(seconds | {"outside the stages": audit_seconds - sum(seconds.values())})
-        print(
-            f"{audit_seconds:9.1f}  {least_seconds:9.1f}  {whole[-1]:6.2f}  {work[-1]:23.2f}"
-            f"   predict {least['predict']:.1f}, forward+backward {least['backward']:.1f},"
-            f" start-up {start_up:.1f}"
-        )
-    summary = json.loads(shown)
+    pairs = [run_pair(model, images, n_cores) for _ in range(repeats)]
+    first = pairs[0]
     print(
-        f"median ratio {statistics.median(whole):.2f},"
-        f" without start-up {statistics.median(work):.2f}"
+        f"median ratio {statistics.median(pair.ratio for pair in pairs):.2f},"
+        f" without start-up {statistics.median(pair.work_ratio for pair in pairs):.2f}"
     )
     print(
-        f"{summary['n_images']} images, {summary['n_errors']} errors, {n_explained} images"
-        f" explained over {summary['n_layers']} layers; median seconds by stage:"
+        f"{first.summary['n_images']} images, {first.summary['n_errors']} errors,"
+        f" {first.n_explained} images explained over {first.summary['n_layers']} layers; median"
+        " seconds by stage:"
     )
-    for name in stages[0]:
-        print(f"  {name:<20}{statistics.median(stage[name] for stage in stages):7.2f}")
+    for name in first.stages:
+        print(f"  {name:<20}{statistics.median(pair.stages[name] for pair in pairs):7.2f}")
+    for n in (1, 2):
+        if n <= n_cores:
+            printed = timed([sys.executable, __file__, model, images, "--speed"], n)[1]
+            speed = json.loads(printed.splitlines()[-1])
+            print(
+                f"{n} {'thread' if n == 1 else 'threads'}: the audit predicts"
+                f" {speed['audit']:.0f} images/s, bare predict {speed['bare']:.0f}, in one process"
+            )
 
 
-def timed(command: list[object]) -> tuple[float, str]:
-    """Run a command; return its seconds from start to end, and its standard output."""
+def run_pair(model: Path, images: Path, n_cores: int) -> Pair:
+    """Audit, then do the least, both on so many cores; print and return what they took."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "audit", "run", model, images, "--out", run]
+        audit_seconds, _ = timed(command, n_cores)
+        manifest = json.loads((run / "manifest.json").read_text())
+        shown = timed([sys.executable, "-m", "audit", "show", run, "--json"], n_cores)[1]
+        n_explained = n_explained_images(run)
+    least_command = [sys.executable, __file__, model, images, "--least", str(n_explained)]
+    least_seconds, printed = timed(least_command, n_cores)
+    seconds = {name: stage["seconds"] for name, stage in manifest["stages"].items()}
+    pair = Pair(
+        audit=audit_seconds,
+        stages=seconds | {"outside the stages": audit_seconds - sum(seconds.values())},
+        summary=json.loads(shown),
+        n_explained=n_explained,
+        least=least_seconds,
+        parts=json.loads(printed.splitlines()[-1]),
+    )
+    print(
+        f"{pair.audit:9.1f}  {pair.least:9.1f}  {pair.ratio:6.2f}  {pair.work_ratio:23.2f}"
+        f"   predict {pair.parts['predict']:.1f}, forward+backward {pair.parts['backward']:.1f},"
+        f" start-up {pair.parts['start_up']:.1f}; {n_cores} cores",
+        flush=True,
+    )
+    return pair
+
+
+def timed(command: list[object], n_cores: int) -> tuple[float, str]:
+    """Run a command on so many cores; return its seconds from start to end, and its output."""
+    cores = sorted(os.sched_getaffinity(0))[:n_cores]
     begin = time.perf_counter()
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stderr}")
@@ -122,6 +183,37 @@ def do_the_least(model_path: Path, images: Path, n_explained: int) -> dict[str, 
         "predict": predict,
         "backward": time.perf_counter() - begin,
     }
+
+
+def measure_speed(model: Path, images: Path) -> dict[str, float]:
+    """Return images a second of the audit's shards, files included, and of bare `predict`."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import keras
+
+    from audit.config import make_config
+    from audit.engines.local import cut_shards, run_shards
+    from audit.inputs import Inputs
+    from audit.predict.inference import PredictWorker, predict_shard
+    from audit.run_folder import RunFolder
+
+    config = make_config({})
+    inputs = Inputs(model, images, config)
+    loaded, ids = inputs.model, inputs.listing.images["image_id"]
+    with tempfile.TemporaryDirectory() as path:
+        folder = RunFolder(path)
+        begin = time.perf_counter()
+        worker = PredictWorker(
+            folder, inputs.source, inputs.predictor, inputs.rule, config.batch_size
+        )
+        specs = cut_shards("predictions", ids, config.shard_size)
+        run_shards(folder, specs, predict_shard, lambda: worker)
+        audited = time.perf_counter() - begin
+    dataset = keras.utils.image_dataset_from_directory(
+        images, image_size=loaded.input_size, shuffle=False, verbose=False
+    )
+    begin = time.perf_counter()
+    loaded.model.predict(dataset, verbose=0)
+    return {"audit": len(ids) / audited, "bare": len(ids) / (time.perf_counter() - begin)}
 
 
 if __name__ == "__main__":

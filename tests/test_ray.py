@@ -6,12 +6,14 @@ start in no time; the last ones audit for real.
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pytest
 import soak_kill
 from toy_shards import Toy, broken_shard, refusing_shard, toy_shard
 
+import audit
 from audit.engines import local, quarantine
 from audit.engines import ray as engine
 from audit.errors import ConfigError, ModelError, ResourceError, RunFolderError
@@ -37,6 +40,8 @@ pytestmark = [
 ]
 SPECS = local.cut_shards("predictions", range(100, 124), 4)
 TWO = engine.Cluster(workers=2)
+SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
+"""What a raylet of these tests has."""
 _PATIENCE = 60.0
 
 
@@ -47,13 +52,12 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
             "PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep
         )  # For `toy_shards`.
-        two = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
-        two.second = two.add_node(**small)
+        two = Cluster(initialize_head=True, head_node_args=SMALL | {"include_dashboard": False})
+        two.second = two.add_node(**SMALL)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         ray.init(address=two.address, log_to_driver=False, logging_level="ERROR")
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -249,21 +253,64 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
         engine.check_installed()
 
 
-# Keep this the last one that uses the cluster: it takes a part of it away.
+@contextmanager
+def losing_a_machine(cluster: Any, when: Callable[[], bool]) -> Iterator[None]:
+    """Take the second machine away as soon as something holds; put another in its place after."""
+
+    def remove() -> None:
+        soon(when)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+
+    thread = in_background(remove)
+    yield
+    thread.join()
+    cluster.second = cluster.add_node(**SMALL)
+
+
 def test_a_machine_that_goes_away_costs_nothing(
     cluster: Any, toy: Callable[..., Toy], tmp_path: Path
 ):
     made = toy(seconds=0.15)
-
-    def remove() -> None:
-        soon(lambda: len(made.pids()) == 2)
-        time.sleep(0.3)
-        cluster.remove_node(cluster.second, allow_graceful=False)
-
-    thread = in_background(remove)
-    receipts = run(made)
-    thread.join()
+    with losing_a_machine(
+        cluster, lambda: len(made.pids()) == 2 and len(list(made.notes.glob("read-*"))) >= 4
+    ):
+        receipts = run(made)
     assert (receipts, files(made.run)) == locally(tmp_path)
+
+
+def real_audit(model: Path, data: Path, out: Path) -> str:
+    """Audit the drawn images with a worker on each raylet, and return the log."""
+    audit.run(model, data, out, progress=False, engine="ray", workers=2, **drawn_set.SHARDS)
+    return (out / "logs" / "run.log").read_text()
+
+
+def differences(undisturbed: Path, run: Path) -> tuple[dict[str, int], int]:
+    """Return how many bytes differ by file, and how many images are not there exactly once."""
+    outcome = soak_kill.Outcome()
+    soak_kill.compare(undisturbed, run, outcome)
+    return outcome.differing, outcome.n_lost
+
+
+def test_a_real_audit_by_two_workers_is_that_of_the_local_engine(
+    cluster: Any, drawn_model: Path, drawn_data: Path, drawn_run: Path, tmp_path: Path
+):
+    log = real_audit(drawn_model, drawn_data, tmp_path / "run")
+    assert differences(drawn_run, tmp_path / "run") == ({}, 0)
+    parts = re.split(r"stage \d+ of \d+: ", log)
+    ready = {part.split()[0]: part.count("a worker is ready") for part in parts[1:]}
+    assert {name for name, n in ready.items() if n} == {"predict", "explain", "causes"}
+    assert max(ready.values()) == 2, "two began at once"
+    assert "died" not in log
+
+
+def test_a_real_audit_outlives_a_machine(
+    cluster: Any, drawn_model: Path, drawn_data: Path, drawn_run: Path, tmp_path: Path
+):
+    out = tmp_path / "run"
+    with losing_a_machine(cluster, lambda: any(out.glob("explanations/shard-*"))):
+        log = real_audit(drawn_model, drawn_data, out)
+    assert "a worker died" in log
+    assert differences(drawn_run, out) == ({}, 0)
 
 
 def command(model: Path, data: Path, out: Path, *more: str) -> list[str]:
@@ -277,7 +324,6 @@ def test_a_real_audit_whose_driver_is_killed_ends_like_a_local_one(
 ):
     out = tmp_path / "run"
     on_ray = command(drawn_model, drawn_data, out, "--engine=ray", "--workers=1")
-    outcome = soak_kill.Outcome()
     driver = soak_kill.start(on_ray, tmp_path / "stderr")
     try:
         soon(lambda: driver.poll() is not None or any(out.glob("predictions/shard-*")))
@@ -292,15 +338,12 @@ def test_a_real_audit_whose_driver_is_killed_ends_like_a_local_one(
     assert "explain (stage 4 of 11): 100%" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was done stays"
     assert "a worker is ready" in (out / "logs" / "run.log").read_text()
-    soak_kill.compare(drawn_run, out, outcome)
-    assert (outcome.differing, outcome.n_lost) == ({}, 0)
+    assert differences(drawn_run, out) == ({}, 0)
 
     # The engine may change: the finished run is the same for the local one.
     again = subprocess.run(command(drawn_model, drawn_data, out), capture_output=True, timeout=300)
     assert again.returncode == 0
-    after = soak_kill.Outcome()
-    soak_kill.compare(drawn_run, out, after)
-    assert after.differing == {}
+    assert differences(drawn_run, out) == ({}, 0)
 
 
 def test_sigterm_stops_the_driver_as_it_does_locally(

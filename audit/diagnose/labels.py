@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
+from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
 from audit.diagnose.duplicates import ReadRows
@@ -55,6 +56,7 @@ FEWEST_IMAGES = 30
 
 _NEIGHBOURS = 20
 _BLOCK = 5000
+_SEARCH_MEGABYTES = 32  # Of distances at once; that many again several times while they are sorted.
 _MOST_FITTED = 2_000_000  # Elements of an array in the fit: 16 MB.
 _FLOOR = 1e-6
 _MOST_NOISE = 0.5
@@ -208,7 +210,8 @@ def _find_neighbours(
     n_neighbours = min(_NEIGHBOURS, max(1, len(reference) // 10))
     centred = embeddings - embeddings[reference].mean(axis=0)
     search = NearestNeighbors(n_neighbors=n_neighbours + 1, algorithm="brute", metric="cosine")
-    distances, found = search.fit(centred[reference]).kneighbors(centred)
+    with config_context(working_memory=_SEARCH_MEGABYTES):  # A gigabyte by default.
+        distances, found = search.fit(centred[reference]).kneighbors(centred)
     nearest = reference[found]
     left_out = nearest == np.arange(len(embeddings))[:, None]
     left_out[~left_out.any(axis=1), -1] = True  # The farthest, where the image is not among them.
