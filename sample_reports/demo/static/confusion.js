@@ -23,16 +23,6 @@ onPage((page) => {
     return order === "share" ? rows.sort((a, b) => shares[b] - shares[a] || a - b) : rows;
   }
 
-  // As `formats.percent` writes it. Half-way cases, odd multiples of a quarter, go to the even digit.
-  function bare(share) {
-    const scaled = 100 * share;
-    const tenths = Math.floor(10 * scaled);
-    const isHalfWay = Math.abs((4 * scaled) % 2) === 1;
-    const text = isHalfWay ? ((tenths + (tenths % 2)) / 10).toFixed(1) : scaled.toFixed(1);
-    if (Number(text) >= 100 && share < 1) return ">\u202f99.9";
-    return Number(text) === 0 && share > 0 ? "<\u202f0.1" : text;
-  }
-
   function shorten(name) {
     const letters = [...name];
     if (letters.length <= 60) return name;
@@ -51,8 +41,8 @@ onPage((page) => {
     count.value = data.count[n];
     count.textContent = data.count[n].toLocaleString("en");
     share.value = shares[n];
-    share.textContent = `${bare(shares[n])}\u202f%`;
-    row.querySelector(".interval").textContent = `${bare(data.low[n])}–${bare(data.high[n])}\u202f%`;
+    share.textContent = percent(shares[n]);
+    row.querySelector(".interval").textContent = `${barePercent(data.low[n])}–${barePercent(data.high[n])}\u202f%`;
     return row;
   }
 

@@ -27,8 +27,9 @@ onPage(async (page) => {
   const options = new Map(Object.values(controls).filter((control) => control.matches("select"))
     .map((select) => [select, new Set([...select.options].map((option) => option.value))]));
   const nRows = data.id.length;
-  // Rows of cards that are kept ready above and below those in sight, and are added at a time.
-  const SPARE_ROWS = 2;
+  // Rows of cards that are kept ready above and below those in sight: at once, and when all is still.
+  const [SPARE_ROWS, MORE_ROWS] = [1, 4];
+  const STILL = 150; // ms
   // So many cards go to paper.
   const PRINTED = 200;
 
@@ -40,6 +41,7 @@ onPage(async (page) => {
   let cards = new Map();
   let writing = null;
   let drawing = null;
+  let waiting = null;
 
   // What is shown, and in which order
 
@@ -176,13 +178,6 @@ onPage(async (page) => {
 
   // Cards
 
-  function percent(share) {
-    const text = (100 * share).toFixed(1);
-    if (Number(text) >= 100 && share < 1) return ">\u202f99.9\u202f%";
-    if (Number(text) === 0 && share > 0) return "<\u202f0.1\u202f%";
-    return `${text}\u202f%`;
-  }
-
   function makeCard(row) {
     const node = template.cloneNode(true);
     const link = node.querySelector("a");
@@ -295,8 +290,10 @@ onPage(async (page) => {
   }
 
   // Rows are as high as each other, so that those out of sight need no cards but only their room.
-  function layOut(old) {
+  // Cards that are not in sight yet come later, so that the others are there soon.
+  function layOut(old, spare = SPARE_ROWS) {
     const style = getComputedStyle(gallery);
+    const before = [columns, rowHeight];
     columns = style.gridTemplateColumns.split(" ").length;
     if (!cards.size) fill(0, Math.min(columns, chosen.length), old);
     if (!cards.size) {
@@ -307,9 +304,12 @@ onPage(async (page) => {
     rowHeight = gallery.firstElementChild.getBoundingClientRect().height + gap;
     const rows = Math.ceil(chosen.length / columns);
     const top = gallery.getBoundingClientRect().top;
-    const snap = (row) => SPARE_ROWS * Math.floor(row / SPARE_ROWS);
-    const first = Math.max(0, Math.min(snap(-top / rowHeight) - SPARE_ROWS, snap(rows - 1)));
-    const end = Math.max(first + 1, Math.min(snap((innerHeight - top) / rowHeight) + 2 * SPARE_ROWS, rows));
+    const first = Math.max(0, Math.min(Math.floor(-top / rowHeight) - spare, rows - 1));
+    const end = Math.max(first + 1, Math.min(Math.ceil((innerHeight - top) / rowHeight) + spare, rows));
+    clearTimeout(waiting);
+    if (spare < MORE_ROWS) waiting = setTimeout(() => layOut(old, MORE_ROWS), STILL);
+    const isThere = cards.has(first * columns) && cards.has(Math.min(end * columns, chosen.length) - 1);
+    if (isThere && columns === before[0] && rowHeight === before[1]) return;
     const hadFocus = gallery.contains(document.activeElement);
     fill(first * columns, Math.min(end * columns, chosen.length), old);
     gallery.style.padding = `${first * rowHeight}px 0 ${(rows - end) * rowHeight}px`;
@@ -423,6 +423,7 @@ onPage(async (page) => {
   }, { signal: page.signal });
   page.signal.addEventListener("abort", () => {
     clearTimeout(writing);
+    clearTimeout(waiting);
     cancelAnimationFrame(drawing);
   });
   page.addKeys(

@@ -116,6 +116,21 @@ const report = (() => {
 
 const onPage = report.onPage;
 
+// A share in percent without its sign, as `formats.percent` writes it: 0 and 100 only if it is exactly
+// that. Half-way cases, odd multiples of a quarter, go to the even digit.
+function barePercent(share) {
+  const scaled = 100 * share;
+  const tenths = Math.floor(10 * scaled);
+  const isHalfWay = Math.abs((4 * scaled) % 2) === 1;
+  const text = isHalfWay ? ((tenths + (tenths % 2)) / 10).toFixed(1) : scaled.toFixed(1);
+  if (Number(text) >= 100 && share < 1) return ">\u202f99.9";
+  return Number(text) === 0 && share > 0 ? "<\u202f0.1" : text;
+}
+
+function percent(share) {
+  return `${barePercent(share)}\u202f%`;
+}
+
 // Turns base64 of a zlib stream into bytes.
 async function unpack(text) {
   const binary = atob(text);

@@ -172,15 +172,8 @@ onPage(async (page) => {
     const seen = paintMask(node, enlarge(map, 1, height, width), height, width, state.threshold / 100);
     node.hidden = empty;
     sayEmpty(mask.element, empty, whatIsEmpty(false), names[state.role]);
-    byId("mask-share").textContent = empty ? "none" : `${shareText(seen)} of the image`;
+    byId("mask-share").textContent = empty ? "none" : `${percent(seen)} of the image`;
     byId("threshold-text").textContent = `${state.threshold}\u202f%`;
-  }
-
-  function shareText(share) {
-    const text = (100 * share).toFixed(1);
-    if (Number(text) === 0 && share > 0) return "<\u202f0.1\u202f%";
-    if (Number(text) >= 100 && share < 1) return ">\u202f99.9\u202f%";
-    return `${text}\u202f%`;
   }
 
   // An occlusion map stands alone: it is of no layer.

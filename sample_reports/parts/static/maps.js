@@ -7,14 +7,22 @@ async function readMaps(data) {
   const table = JSON.parse(new TextDecoder().decode(await unpack(LAYERS)));
   const layers = table.map(([name, kind, stage, height, width, ownHeight, ownWidth, steps]) => (
     { name, kind, stage, height, width, ownHeight, ownWidth, steps }));
-  const bytes = await unpack(data.maps);
-  const view = new DataView(bytes.buffer);
+  const packed = await unpack(data.maps);
+  const view = new DataView(packed.buffer);
   const roles = {};
   const peakBytes = 4 * layers.length;
-  const mapBytes = layers.reduce((sum, layer) => sum + layer.height * layer.width, 0);
+  const pixels = (list) => list.reduce((sum, layer) => sum + layer.height * layer.width, 0);
+  const inHalves = pixels(layers.filter((layer) => layer.steps === 15));
+  const whole = pixels(layers) - inHalves;
+  let next = data.roles.length * peakBytes;
   data.roles.forEach((role, row) => {
     const maps = [];
-    let start = data.roles.length * peakBytes + row * mapBytes;
+    const bytes = new Uint8Array(inHalves + whole);
+    for (let n = 0; n < inHalves; n += 1) bytes[n] = (packed[next + (n >> 1)] >> (n % 2 ? 4 : 0)) & 15;
+    next += Math.ceil(inHalves / 2);
+    bytes.set(packed.subarray(next, next + whole), inHalves);
+    next += whole;
+    let start = 0;
     layers.forEach((layer, n) => {
       const end = start + layer.height * layer.width;
       maps.push({
