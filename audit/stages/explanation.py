@@ -1,14 +1,14 @@
 """From predictions to heat-maps of errors and controls, and what painting out does to errors."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from audit.engines.local import cut_shards
 from audit.predict.devices import prepare_tensorflow
-from audit.run_folder import OCCLUSION
+from audit.run_folder import OCCLUSION, Receipt
 from audit.stages.context import Context
 from audit.stages.remote import run_shards
 
@@ -38,13 +38,12 @@ def explain(audit: Context) -> None:
         explain_batch_size(audit, _explainer(audit).image_bytes)  # The same for all workers.
     with audit.bar("explain", len(explained)) as bar:
         receipts = run_shards(audit, specs, explain_shard, make_explain_worker, bar.update)
-    left_out = [entry for receipt in receipts for entry in receipt.left_out]
-    if left_out:
-        audit.warn(
-            "unexplained",
-            f"{len(left_out)} images were predicted but could not be read again to be"
-            f" explained, the first because {left_out[0][1]}.",
-        )
+    _warn_of_left_out(
+        audit,
+        "unexplained",
+        receipts,
+        "images were predicted but could not be read again to be explained",
+    )
 
 
 def make_explain_worker(audit: Context, on_images: Callable[[int], Any]) -> "ExplainWorker":
@@ -79,13 +78,9 @@ def find_causes(audit: Context) -> None:
     specs = cut_shards("causes", errors, audit.config.explain_shard_size)
     with audit.bar("causes", len(errors)) as bar:
         receipts = run_shards(audit, specs, causal_shard, make_causal_worker, bar.update)
-    left_out = [entry for receipt in receipts for entry in receipt.left_out]
-    if left_out:
-        audit.warn(
-            "untested",
-            f"{len(left_out)} errors could not be read again to test what causes them, the first"
-            f" because {left_out[0][1]}.",
-        )
+    _warn_of_left_out(
+        audit, "untested", receipts, "errors could not be read again to test what causes them"
+    )
 
 
 def make_causal_worker(audit: Context, on_images: Callable[[int], Any]) -> "CausalWorker":
@@ -183,3 +178,11 @@ def _describe_maps(audit: Context, method: str, fusion: str | None) -> None:
             " `--layers` does not apply.",
         )
     audit.save_manifest()
+
+
+def _warn_of_left_out(audit: Context, kind: str, receipts: Sequence[Receipt], what: str) -> None:
+    """Warn of images that no shard could read; `what` tells what they are and could not be."""
+    left_out = [entry for receipt in receipts for entry in receipt.left_out]
+    if left_out:
+        text = f"{len(left_out)} {what}, the first because {left_out[0][1]}."
+        audit.warn(kind, text)
