@@ -24,6 +24,22 @@ def test_tensorflow_is_loaded_without_a_word():
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.parametrize("wanted", [None, "3"])
+def test_without_a_gpu_an_operation_gets_half_of_the_cores_or_what_the_variable_says(wanted):
+    code = "from audit.predict.devices import prepare_tensorflow as p; p(); import tensorflow as tf"
+    code += "; print(tf.config.threading.get_intra_op_parallelism_threads())"
+    kept = {key: value for key, value in os.environ.items() if key != "TF_NUM_INTRAOP_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=kept | ({"TF_NUM_INTRAOP_THREADS": wanted} if wanted else {}),
+    )
+    half = max(1, (os.cpu_count() or 1) // 2)
+    assert int(done.stdout) == (0 if wanted else half)  # 0: nothing was set but the variable
+
+
 def test_it_does_nothing_once_tensorflow_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it again would fail
     prepare_tensorflow()

@@ -159,9 +159,10 @@ class Noted:
 
 
 def test_errors_and_controls_are_explained_apart_and_stored_in_order(
-    tmp_path: Path, source: FileSource, explainer: Explainer
+    tmp_path: Path, source: FileSource
 ):
     ids = (0, 12, 13, 1, 2, 14, 3)
+    explainer = Explainer(wrap_model(drawn_set.corner_model("softmax")))
     worker = make_worker(tmp_path, source, explainer, batch_size=3)
     worker.explainer = Noted(explainer)
     is_right = (worker.explained["y_pred"] == worker.explained["y_true"]).loc[list(ids)].tolist()
@@ -177,6 +178,16 @@ def test_errors_and_controls_are_explained_apart_and_stored_in_order(
     for stage in ("explanations", "thumbnails"):
         found = RunFolder(tmp_path).read_shard(stage, 0)["image_id"]
         assert found.drop_duplicates().tolist() == list(ids)
+
+
+def test_where_both_classes_share_a_backward_pass_errors_and_controls_stay_together(
+    tmp_path: Path, source: FileSource, explainer: Explainer
+):
+    worker = make_worker(tmp_path, source, explainer, batch_size=3)
+    worker.explainer = Noted(explainer)
+    explain_shard(ShardSpec("explanations", 0, (0, 12, 13, 1, 2, 14, 3)), worker)
+    assert [len(batch) for batch in worker.explainer.batches] == [3, 3, 1]
+    assert {len(set(pair)) for pair in worker.explainer.batches[0]} == {1, 2}
 
 
 @pytest.mark.parametrize("error", [MemoryError, tf.errors.ResourceExhaustedError])

@@ -126,12 +126,14 @@ def _batches_of_a_kind(
 ) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
     """Yield batches in which all images have two classes to explain, or all have one.
 
-    One class costs a backward pass less, but only if no image of the batch has two.
+    One class costs a backward pass less, but only if no image of the batch has two, and only if the
+    model has more than one output.
     """
+    one_kind = worker.explainer.model.has_one_output
     waiting: dict[bool, list[tuple[np.ndarray, tf.Tensor]]] = {False: [], True: []}
     for ids, pixels in worker.source.batches(spec.image_ids, worker.batch_size):
         classes = _classes(worker.explained.loc[ids])
-        has_one = classes[:, 0] == classes[:, 1]
+        has_one = (classes[:, 0] == classes[:, 1]) | one_kind
         for kind, blocks in waiting.items():
             chosen = np.flatnonzero(has_one == kind)
             blocks.append((ids[chosen], tf.gather(pixels, chosen)))

@@ -55,14 +55,21 @@ everywhere take no part.
 
 
 def stack_maps(
-    layers: Sequence[Layer], maps: Sequence[Sequence[tf.Tensor]], method: Method
+    layers: Sequence[Layer],
+    maps: Sequence[Sequence[tf.Tensor]],
+    method: Method,
+    signs: tf.Tensor | None = None,
 ) -> MapStack:
     """Stack the maps of layers of one size and find out which of them mean something.
 
     Args:
         maps: for each class and layer, signed, of shape (n, height, width).
+        signs: float32 of shape (n, k), with maps of one class: those of each of the k classes are
+            these times its sign.
     """
     signed = tf.stack([tf.stack(one, axis=1) for one in maps], axis=1)
+    if signs is not None:
+        signed = signed * signs[:, :, None, None, None]
     is_finite = tf.math.is_finite(tf.reduce_sum(signed, axis=(3, 4)))
     signed = tf.cond(  # Hardly ever: a pass over all maps that nearly every batch is spared.
         tf.reduce_all(is_finite),

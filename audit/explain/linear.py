@@ -328,7 +328,7 @@ def _is_per_channel(factor: tf.Tensor, whole: tf.Tensor) -> bool:
 
 def _by_channel(factor: tf.Tensor) -> tf.Tensor:
     """Bring a factor that has no place to a shape that broadcasts with (n, channels)."""
-    return factor if factor.shape.rank == 0 else tf.reshape(factor, (-1, factor.shape[-1]))
+    return factor if factor.shape.rank < 2 else tf.reshape(factor, (-1, factor.shape[-1]))
 
 
 def _is_pointwise(operation: tf.Operation, kernel: tf.Tensor, before: tf.Tensor) -> bool:

@@ -7,6 +7,7 @@ peak, and one fused map over all layers. Maps leave the device reduced: no activ
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from audit.explain.pooling import (
 )
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
+from audit.predict.side_by_side import side_by_side
 from audit.run_folder import FUSED_LAYER
 
 STORED_SIDE = 28
@@ -156,18 +158,21 @@ class Explainer:
         if not self.model.has_one_output and (classes[:, :1] == classes).all():
             classes = classes[:, :1]  # One backward pass is enough.
         pixels = tf.convert_to_tensor(pixels, tf.float32)
-        found = self._function(classes.shape[1])(pixels, tf.constant(classes, tf.int32))
-        scores, *pairs, embeddings, elsewhere, agreement = tf.nest.flatten(found)
+        self._function(classes.shape[1])  # Traced once, before two threads want it.
+        halves = side_by_side(partial(self._run, pixels, classes), len(classes))
+        scores, *pairs, embeddings, elsewhere, agreement = (
+            np.concatenate(parts) for parts in zip(*halves, strict=True)
+        )
         maps = tuple(
-            LayerMaps(
-                layers,
-                np.transpose(cams.numpy(), (0, 3, 4, 2, 1)),
-                np.transpose(peaks.numpy(), (0, 2, 1)),
-            )
+            LayerMaps(layers, np.transpose(cams, (0, 3, 4, 2, 1)), np.transpose(peaks, (0, 2, 1)))
             for layers, cams, peaks in zip(self._groups, pairs[::2], pairs[1::2], strict=True)
         )
-        focus = FocusFeatures(embeddings.numpy(), elsewhere.numpy(), agreement.numpy())
-        return BatchMaps(scores.numpy(), maps, focus)
+        return BatchMaps(scores, maps, FocusFeatures(embeddings, elsewhere, agreement))
+
+    def _run(self, pixels: tf.Tensor, classes: np.ndarray, part: slice) -> list[np.ndarray]:
+        function = self._function(classes.shape[1])
+        found = function(pixels[part], tf.constant(classes[part], tf.int32))
+        return [tensor.numpy() for tensor in tf.nest.flatten(found)]
 
     def _function(self, n_classes: int) -> Any:
         """Return the model traced for so many explained classes, and any number of images."""
@@ -193,17 +198,23 @@ class Explainer:
             shape (n, height, width, k), at the layer's own size.
         """
         found = self._differentiate(pixels, classes)
-        maps, _ = self._weigh(found, classes)
+        maps, _, signs = self._weigh(found, classes)
         columns = [tf.stack(of_layer, axis=-1) for of_layer in zip(*maps, strict=True)]
+        if signs is not None:
+            columns = [maps * tf.cast(signs, maps.dtype)[:, None, None] for maps in columns]
         return found.scores, found.kept, columns
 
     def _differentiate(self, pixels: tf.Tensor, classes: tf.Tensor) -> Differentiated:
         return differentiate(self.model, self._scaling, self._choice, pixels, classes)
 
-    def _weigh(self, found: Differentiated, classes: tf.Tensor) -> tuple[ClassMaps, ClassMaps]:
+    def _weigh(
+        self, found: Differentiated, classes: tf.Tensor
+    ) -> tuple[ClassMaps, ClassMaps, tf.Tensor | None]:
         """Return signed maps by class and layer: the method's, and those that are fused.
 
-        The latter are the same, or, with a consensus, `None` for layers that have no say.
+        The latter are the same, or, with a consensus, `None` for layers that have no say. Last come
+        signs, float32 of shape (n, k), where a single output gives one column of maps: a map is
+        linear in the gradient, so that those of each class are these times its sign.
         """
         activations, signs = found.activations, found.signs
         if self.method in PIXEL_WEIGHTS:
@@ -212,7 +223,7 @@ class Explainer:
                 [rule(a, g, tf.cast(sign, a.dtype)) for a, g in zip(activations, one, strict=True)]
                 for one, sign in zip(found.gradients, signs, strict=True)
             ]
-            return maps, maps
+            return maps, maps, None
         products = WeightProducts()
         sums = ChannelSums(activations, products)
         if self.method != "gradcam":
@@ -226,36 +237,29 @@ class Explainer:
                     for one, sign in zip(found.gradients, signs, strict=True)
                 ]
             )
-            return maps, maps
-        distinct = found.gradients[:1] if self.model.has_one_output else found.gradients
+            return maps, maps, None
+        single = self.model.has_one_output
+        distinct = found.gradients[:1] if single else found.gradients
+        by_column = tf.stack(signs, axis=1) if single else None
         own = [MeanGradients(one, products).means() for one in distinct]
         if self.consensus is None:
-            maps = self._with_signs(sums.maps(own), signs)
-            return maps, maps
-        explained = tf.ones_like(classes[:, :1]) if self.model.has_one_output else classes
+            maps = sums.maps(own)
+            return maps, maps, by_column
+        explained = tf.ones_like(classes[:, :1]) if single else classes
         shared = consensus_weights(self.consensus, explained, own)
         both = sums.maps([*own, *shared])
         from_mean = [
-            [
-                None if m is None else measure_from_mean(self.consensus, position, m, w)
-                for position, (m, w) in enumerate(zip(of_class, weights, strict=True))
-            ]
+            measure_from_mean(self.consensus, of_class, weights)
             for of_class, weights in zip(both[len(own) :], shared, strict=True)
         ]
-        return self._with_signs(both[: len(own)], signs), self._with_signs(from_mean, signs)
-
-    def _with_signs(self, maps: ClassMaps, signs: list[tf.Tensor]) -> ClassMaps:
-        """Give the maps of a single output to both classes: a map is linear in the gradient."""
-        if not self.model.has_one_output:  # Then all signs are positive.
-            return maps
-        return [[None if m is None else _as_factor(sign, m) * m for m in maps[0]] for sign in signs]
+        return both[: len(own)], from_mean, by_column
 
     def _trace(
         self, pixels: tf.Tensor, classes: tf.Tensor
     ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]], tuple[tf.Tensor, ...]]:
         found = self._differentiate(pixels, classes)
         self.layers, kept = found.layers, found.kept
-        signed, fusible = self._weigh(found, classes)
+        signed, fusible, signs = self._weigh(found, classes)
         by_size: dict[tuple[int, int], list[int]] = {}
         for position, layer in enumerate(kept):
             by_size.setdefault((layer.height, layer.width), []).append(position)
@@ -267,6 +271,7 @@ class Explainer:
                 [kept[i] for i in positions],
                 [[tf.cast(one[i], tf.float32) for i in positions] for one in signed],
                 self.method,
+                signs,
             )
             for positions in by_size.values()
         ]
@@ -274,7 +279,7 @@ class Explainer:
             fused = FUSIONS[self.fusion](stacks, self.model.input_size, self.fused_size)
         else:
             fused = fuse_by_consensus(
-                self.consensus, kept, fusible, classes, pixels, self.fused_size
+                self.consensus, kept, fusible, classes, pixels, self.fused_size, signs
             )
         is_even = tf.reduce_max(fused, axis=(2, 3)) == tf.reduce_min(fused, axis=(2, 3))
         strength = _strength(stacks)
@@ -332,10 +337,6 @@ def _quantise(maps: tf.Tensor, peaks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     scaled, own_peaks = divide_by_peak(maps)
     levels = tf.round(scaled * 255) * tf.cast(says_where, tf.float32)[..., None, None]
     return tf.cast(levels, tf.uint8), tf.where(says_where, own_peaks, peaks)
-
-
-def _as_factor(sign: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tf.cast(sign, maps.dtype), (-1, 1, 1))
 
 
 def _strength(stacks: Sequence[MapStack]) -> tf.Tensor:

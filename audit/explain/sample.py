@@ -4,6 +4,7 @@ In: pixels and classes of the sample, batch by batch. Out: `SampleStatistics`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from audit.predict.dataset import ImageSource
 from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
+from audit.predict.side_by_side import side_by_side
 
 Traced = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 
@@ -66,14 +68,18 @@ class Sampler:
         """
         blocks = []
         for pixels, classes, is_error in batches:
-            found = self._call(pixels, tf.constant(classes, tf.int32))
-            values = [tensor.numpy() for tensor in tf.nest.flatten(found)]
+            halves = side_by_side(partial(self._run, pixels, classes), len(classes))
+            values = [np.concatenate(parts) for parts in zip(*halves, strict=True)]
             blocks.append([classes, is_error, *values])
         classes, is_error, logits, *values = (np.concatenate(b) for b in zip(*blocks, strict=True))
         n_layers = len(values) // 2
         return SampleStatistics(
             classes, is_error, logits, tuple(values[:n_layers]), tuple(values[n_layers:])
         )
+
+    def _run(self, pixels: tf.Tensor, classes: np.ndarray, part: slice) -> list[np.ndarray]:
+        found = self._call(pixels[part], tf.constant(classes[part], tf.int32))
+        return [tensor.numpy() for tensor in tf.nest.flatten(found)]
 
     def _trace(self, pixels: tf.Tensor, classes: tf.Tensor) -> Traced:
         found = differentiate(self.model, self._scaling, self._choice, pixels, classes)
@@ -82,15 +88,9 @@ class Sampler:
         products = WeightProducts()
         distinct = found.gradients[:1] if self.model.has_one_output else found.gradients
         means = [MeanGradients(one, products).means() for one in distinct]
-        means = means * (len(found.signs) // len(means))
-        by_layer = [
-            tf.stack(
-                [
-                    tf.cast(mean, tf.float32) * sign[:, None]
-                    for mean, sign in zip(of_layer, found.signs, strict=True)
-                ],
-                axis=1,
-            )
+        signs = tf.stack(found.signs, axis=1)[..., None]
+        by_layer = [  # With a single output there is one column, for all classes.
+            tf.stack([tf.cast(mean, tf.float32) for mean in of_layer], axis=1) * signs
             for of_layer in zip(*means, strict=True)
         ]
         activations = [tf.cast(spatial_mean(a), tf.float32) for a in found.activations]

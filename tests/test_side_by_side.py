@@ -1,0 +1,51 @@
+"""Two halves of a batch at once: which they are, that they overlap, and what of errors."""
+
+import threading
+from itertools import chain
+
+import pytest
+import tensorflow as tf
+
+from audit.predict.side_by_side import LEAST, side_by_side
+
+
+def indices(part: slice) -> list[int]:
+    return list(range(part.start, part.stop))
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(0, [0]), (1, [1]), (LEAST - 1, [15]), (LEAST, [8, 8]), (21, [11, 10])]
+)
+def test_halves_by_hand(n, sizes):
+    parts = side_by_side(indices, n)
+    assert [len(part) for part in parts] == sizes
+    assert [*chain(*parts)] == list(range(n))
+
+
+def test_halves_are_at_work_at_the_same_time():
+    both_are_there = threading.Barrier(2, timeout=20)
+
+    def call(part: slice) -> int:
+        both_are_there.wait()  # One after the other, they would wait here in vain.
+        return part.start
+
+    assert side_by_side(call, 16) == [0, 8]
+
+
+@pytest.mark.parametrize("failing", [0, 8])
+def test_an_error_is_raised_once_both_have_ended(failing):
+    ended = []
+
+    def call(part: slice) -> None:
+        if part.start == failing:
+            raise ValueError(part.start)
+        ended.append(part.start)
+
+    with pytest.raises(ValueError, match=f"^{failing}$"):
+        side_by_side(call, 16)
+    assert ended == [8 - failing]
+
+
+def test_a_gpu_gets_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["/GPU:0"])
+    assert side_by_side(indices, 100) == [list(range(100))]
