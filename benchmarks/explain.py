@@ -5,8 +5,10 @@
 
 For each model, all with random weights and in a process of its own, the batch is run in turn
 through: the forward pass; forward and backward to the first convolution's output, as a plain
-`tf.function` of the model; all maps for one class; all maps for two. Printed are medians and their
-ratios to the bare pass; bytes on disk for one image and class; and the article's loop (a sub-model
+`tf.function` of the model; all maps for one class; all maps for two. Threads are as an audit sets
+them; the bare pass is timed once more in a process with those that TensorFlow chooses by itself.
+Printed are medians and their ratios to this last pass; the same of the processor's time, to the
+bare pass beside it; bytes on disk for one image and class; and the article's loop (a sub-model
 for each layer, one image at a time) as well as other libraries, extrapolated from a few layers.
 Then, for each model and pass in a process of its own, by how much memory grows at most, against
 what batches are planned by. `--many` explains tiny images and prints the memory in use on the way,
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="install and time other libraries")
     parser.add_argument("--many", type=int, help="explain so many tiny images")
     parser.add_argument("--one", choices=MODELS, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory", choices=PASSES, help=argparse.SUPPRESS)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -75,7 +78,8 @@ def main() -> None:
     elif arguments.one and arguments.memory:
         print(json.dumps(measure_memory(arguments.one, arguments.memory, arguments.batch)))
     elif arguments.one:
-        print(json.dumps(measure(arguments.one, arguments.batch, arguments.repeats)))
+        only_bare = arguments.bare
+        print(json.dumps(measure(arguments.one, arguments.batch, arguments.repeats, only_bare)))
     elif arguments.many:
         explain_many(arguments.many)
     else:
@@ -89,21 +93,32 @@ def main() -> None:
 def compare(names: list[str], batch: int, repeats: int) -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, batch {batch}")
     print("ratios to a bare forward and backward pass, medians of interleaved runs")
-    heads = ("layers", "forward", "bare ms/img", "1 class", "2 classes", "2 ÷ 1", "loop ÷ 1 class")
-    heads += ("KB on disk", "side", "start s", "busy cores")
+    heads = ("layers", "forward", "bare ms/img", "our threads", "1 class", "2 classes", "2 ÷ 1")
+    heads += ("1 class, CPU", "loop ÷ 1 class", "KB on disk", "side", "start s", "busy cores")
     print(f"{'':32}" + "".join(f"{head:>15}" for head in heads))
     gpus = 0
     for name in names:
         found = run_self("--one", name, "--batch", batch, "--repeats", repeats)
         gpus = found["gpus"]
-        bare = found["bare"]
+        bare = run_self(
+            "--one",
+            name,
+            "--batch",
+            batch,
+            "--repeats",
+            repeats,
+            "--bare",
+            TF_NUM_INTRAOP_THREADS="0",
+        )["bare"]
         cells = (
             found["n_layers"],
             f"{found['forward'] / bare:.2f}",
             f"{1000 * bare / batch:.1f}",
+            f"{found['bare'] / bare:.2f}",
             f"{found['one'] / bare:.2f}",
             f"{found['two'] / bare:.2f}",
             f"{found['two'] / found['one']:.2f}",
+            f"{found['one cpu'] / found['bare cpu']:.2f}",
             f"{found['loop'] * batch / found['one']:.0f}",
             f"{found['disk'] / 1024:.1f}",
             found["side"],
@@ -135,14 +150,14 @@ def compare_memory(names: list[str], batch: int) -> None:
         print(f"{MODELS[name]:32}" + "".join(f"{cell:>25}" for cell in cells), flush=True)
 
 
-def run_self(*arguments: object) -> Any:
+def run_self(*arguments: object, **variables: str) -> Any:
     """Run this script in a process of its own."""
-    return run_json([sys.executable, __file__, *map(str, arguments)])
+    return run_json([sys.executable, __file__, *map(str, arguments)], **variables)
 
 
-def run_json(command: list[str]) -> Any:
+def run_json(command: list[str], **variables: str) -> Any:
     """Run a command and return what its last line of output holds."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -176,20 +191,26 @@ def draw(n: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (n, *size, 3)).astype(np.float32)
 
 
-def measure(name: str, batch: int, repeats: int) -> dict[str, float]:
+def measure(name: str, batch: int, repeats: int, only_bare: bool = False) -> dict[str, float]:
+    """Return the median seconds of each pass, and "… cpu": those of the processor."""
+    from audit.predict.devices import prepare_tensorflow
+
+    prepare_tensorflow()  # Threads as an audit has them, unless the variable says otherwise.
     import tensorflow as tf
 
     from audit.explain.maps import Explainer
     from audit.predict.model import wrap_model
 
     model = wrap_model(build(name))
+    pixels = tf.constant(draw(batch, model.input_size))
+    bare = bare_pass(model)
+    if only_bare:
+        return interleave({"bare": lambda: [tensor.numpy() for tensor in bare(pixels)]}, repeats)
     begin = time.perf_counter()
     explainer = Explainer(model)
     start = time.perf_counter() - begin
-    pixels = tf.constant(draw(batch, model.input_size))
     one, two = np.array([[1, 1]] * batch), np.array([[0, 1]] * batch)
     forward = tf.function(lambda x: model.model(x, training=False), autograph=False)
-    bare = bare_pass(model)
     seconds = interleave(
         {
             "forward": lambda: forward(pixels).numpy(),
@@ -240,13 +261,14 @@ def bare_pass(model: Any) -> Callable[[Any], Any]:
 
 def interleave(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Time calls in turn; return the median seconds of each. The first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {}
     for number in range(repeats + 1):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             call()
             if number:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds.setdefault(name, []).append(time.perf_counter() - begin)
+                seconds.setdefault(f"{name} cpu", []).append(time.process_time() - begin_cpu)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

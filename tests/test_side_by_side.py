@@ -14,7 +14,8 @@ def indices(part: slice) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("n", "sizes"), [(0, [0]), (1, [1]), (LEAST - 1, [15]), (LEAST, [8, 8]), (21, [11, 10])]
+    ("n", "sizes"),
+    [(0, [0]), (1, [1]), (LEAST - 1, [LEAST - 1]), (8, [4, 4]), (16, [8, 8]), (21, [11, 10])],
 )
 def test_halves_by_hand(n, sizes):
     parts = side_by_side(indices, n)

@@ -16,11 +16,11 @@ from audit.predict.model import AuditedModel
 from audit.predict.scaling import PixelScaling
 from audit.predict.tracing import in_float32, observe_operations
 
-BYTES_PER_BYTE = 1.5
+BYTES_PER_BYTE = 2.0
 """Memory that a batch takes over the bytes of all explained activations.
 
 By how much memory grew at most, as `benchmarks/explain.py` measures it for two classes, was between
-0.39 (ResNet50) and 1.44 (VGG16, batch of 16) of them: the latter, rounded up. For `gradcam`; other
+0.44 (ResNet50) and 1.84 (VGG16, batch of 16) of them: the latter, rounded up. For `gradcam`; other
 methods take more, see `Explainer`.
 """
 

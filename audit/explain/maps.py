@@ -47,8 +47,8 @@ STORED_BYTES = 60_000
 """What the maps of all layers may take for one image and class, a byte per pixel."""
 _LEAST_STORED_SIDE = 4
 _BYTES_OF_OTHER_METHODS = 2
-"""They keep products of whole activations and gradients: with VGG16, measured, `gradcam++` takes
-2.0 times what `gradcam` does and `hirescam` 1.3 times."""
+"""They keep products of whole activations and gradients: with VGG16, measured, `article` takes 1.8
+times what `gradcam` does with a consensus, `gradcam++` 1.4 times, the others 1.1 times."""
 FUSED_SIDE = 56
 """Longest side of a stored fused map; smaller for images that are smaller."""
 

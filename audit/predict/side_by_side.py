@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-LEAST = 16
+LEAST = 8
 """A smaller batch stays whole: what each operation costs by itself would be paid twice."""
 
 Found = TypeVar("Found")

@@ -38,6 +38,7 @@ def explain(audit: Context) -> None:
         explain_batch_size(audit, _explainer(audit).image_bytes)  # The same for all workers.
     with audit.bar("explain", len(explained)) as bar:
         receipts = run_shards(audit, specs, explain_shard, make_explain_worker, bar.update)
+    audit.explainer = None  # No later stage makes maps; its graph is large.
     _warn_of_left_out(
         audit,
         "unexplained",
