@@ -3,10 +3,11 @@
 import threading
 from itertools import chain
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from audit.predict.side_by_side import LEAST, side_by_side
+from audit.predict.side_by_side import LEAST, in_halves, runs_python, side_by_side
 
 
 def indices(part: slice) -> list[int]:
@@ -45,6 +46,45 @@ def test_an_error_is_raised_once_both_have_ended(failing):
     with pytest.raises(ValueError, match=f"^{failing}$"):
         side_by_side(call, 16)
     assert ended == [8 - failing]
+
+
+def trace(function):
+    return tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec((None, 2)))
+
+
+@tf.function
+def inner(batch):
+    return tf.py_function(lambda array: array * 2, [batch], tf.float32)
+
+
+def doubled(batch):
+    return (batch * 2,)
+
+
+def doubled_by_python(batch):
+    return (tf.ensure_shape(tf.numpy_function(lambda a: a * 2, [batch], tf.float32), (None, 2)),)
+
+
+def doubled_by_python_further_in(batch):
+    return (tf.ensure_shape(inner(batch), (None, 2)),)
+
+
+@pytest.mark.parametrize(
+    ("function", "sizes"),
+    [(doubled, [10, 11]), (doubled_by_python, [21]), (doubled_by_python_further_in, [21])],
+)
+def test_what_calls_python_gets_the_whole_batch(function, sizes):
+    traced, seen = trace(function), []
+
+    def call(batch):
+        seen.append(len(batch))
+        return traced(batch)
+
+    batch = tf.reshape(tf.range(42.0), (21, 2))
+    (found,) = in_halves(call, traced)(batch)
+    np.testing.assert_array_equal(found, 2 * batch)
+    assert sorted(seen) == sizes
+    assert runs_python(traced) == (len(sizes) == 1)
 
 
 def test_a_gpu_gets_the_whole_batch(monkeypatch):

@@ -119,7 +119,7 @@ class Asker:
     def __init__(self, predictor: Predictor, rule: DecisionRule, batch_size: int) -> None:
         """Take the predictor as it is; nothing is traced."""
         self.batch_size = batch_size
-        self.n_threads = 1 if predictor.model.opaque else N_THREADS
+        self.n_threads = 1 if predictor.calls_python else N_THREADS
         self._predictor = predictor
         self._rule = rule
 

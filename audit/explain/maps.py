@@ -38,7 +38,7 @@ from audit.explain.pooling import (
 )
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
-from audit.predict.side_by_side import side_by_side
+from audit.predict.side_by_side import runs_python, side_by_side
 from audit.run_folder import FUSED_LAYER
 
 STORED_SIDE = 28
@@ -141,7 +141,7 @@ class Explainer:
         self.layers: tuple[Layer, ...] = ()
         self._groups: list[tuple[str, ...]] = []
         self._functions: dict[int, Any] = {}
-        self._function(2)
+        self._calls_python = runs_python(self._function(2))
 
     @property
     def fused_size(self) -> tuple[int, int]:
@@ -159,7 +159,8 @@ class Explainer:
             classes = classes[:, :1]  # One backward pass is enough.
         pixels = tf.convert_to_tensor(pixels, tf.float32)
         self._function(classes.shape[1])  # Traced once, before two threads want it.
-        halves = side_by_side(partial(self._run, pixels, classes), len(classes))
+        run = partial(self._run, pixels, classes)
+        halves = side_by_side(run, len(classes), calls_python=self._calls_python)
         scores, *pairs, embeddings, elsewhere, agreement = (
             np.concatenate(parts) for parts in zip(*halves, strict=True)
         )

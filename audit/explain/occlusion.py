@@ -22,6 +22,7 @@ from audit.explain.maps import (
 from audit.predict.inference import apply_scaling, with_constant_weights
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
+from audit.predict.side_by_side import in_halves
 from audit.run_folder import FUSED_LAYER, OCCLUSION
 
 _SHAPES = (
@@ -100,7 +101,7 @@ class OcclusionExplainer:
             tf.TensorSpec((None, *model.input_size, model.channels), tf.float32),
             tf.TensorSpec(model.input_size, tf.float32),
         )
-        self._probe = with_constant_weights(traced)
+        self._probe = in_halves(with_constant_weights(traced), traced)
 
     @property
     def fused_size(self) -> tuple[int, int]:

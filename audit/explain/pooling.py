@@ -20,6 +20,7 @@ from audit.explain.gradcam import divide_by_peak, resize_maps
 from audit.predict.inference import with_constant_weights
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
+from audit.predict.side_by_side import in_halves
 from audit.run_folder import fixed_list
 
 WIDTH = 512
@@ -151,7 +152,7 @@ def make_local_features(
 
     shape = (None, *model.input_size, model.channels)
     traced = local_features.get_concrete_function(tf.TensorSpec(shape, tf.float32))
-    compute = with_constant_weights(traced)
+    compute = in_halves(with_constant_weights(traced), traced)
     return lambda pixels: compute(tf.convert_to_tensor(pixels, tf.float32))[0]
 
 

@@ -20,7 +20,7 @@ from audit.predict.dataset import ImageSource
 from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
-from audit.predict.side_by_side import side_by_side
+from audit.predict.side_by_side import runs_python, side_by_side
 
 Traced = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 
@@ -55,6 +55,7 @@ class Sampler:
             tf.TensorSpec((None, *model.input_size, model.channels), tf.float32),
             tf.TensorSpec((None, 2), tf.int32),
         )
+        self._calls_python = runs_python(self._call)
 
     def statistics(
         self, batches: Iterable[tuple[tf.Tensor, np.ndarray, np.ndarray]]
@@ -68,7 +69,8 @@ class Sampler:
         """
         blocks = []
         for pixels, classes, is_error in batches:
-            halves = side_by_side(partial(self._run, pixels, classes), len(classes))
+            run = partial(self._run, pixels, classes)
+            halves = side_by_side(run, len(classes), calls_python=self._calls_python)
             values = [np.concatenate(parts) for parts in zip(*halves, strict=True)]
             blocks.append([classes, is_error, *values])
         classes, is_error, logits, *values = (np.concatenate(b) for b in zip(*blocks, strict=True))

@@ -4,7 +4,7 @@ In: a `ShardSpec`. Out: `predictions/`, `embeddings/` and `properties/` shards a
 the check whether another scaling of the pixels would suit the model better.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -23,7 +23,7 @@ from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.properties import Measured, measure_images, properties_table
 from audit.predict.scaling import PixelScaling, pixel_scaling, scaling_names
-from audit.predict.side_by_side import side_by_side
+from audit.predict.side_by_side import join, runs_python, side_by_side
 from audit.run_folder import Receipt, RunFolder, ShardSpec, fixed_list
 from audit.schemas import UNDEFINED_SCORES, embeddings_schema, predictions_schema
 
@@ -69,14 +69,16 @@ class Predictor:
 
     Where memory does not suffice for the images it is given, it halves how many go through the
     model at once, keeps to that, and calls `on_halved` with each smaller number. Several threads
-    may ask at once.
+    may ask at once, unless it calls Python.
+
+    Attributes:
+        calls_python: whether the model is, or has in it, somebody's Python code.
     """
 
     def __init__(self, model: AuditedModel, scaling: str) -> None:
         self.model = model
         self.scaling = scaling
         self.on_halved: Callable[[int], None] = lambda n: None
-        self._is_opaque = model.opaque is not None
         self._most: int | None = None
         self._lock = Lock()
         spec = tf.TensorSpec((None, *model.input_size, model.channels), tf.float32)
@@ -93,6 +95,7 @@ class Predictor:
             spec, tf.TensorSpec((), tf.bool), per_channel, per_channel
         )
         self.embedding_width = int(traced.structured_outputs[1].shape[-1])
+        self.calls_python = runs_python(traced)
         self._run = with_constant_weights(traced)
 
     def predict(self, pixels: tf.Tensor, scaling: str | None = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -109,10 +112,7 @@ class Predictor:
         def ask(part: slice) -> tuple[tf.Tensor, ...]:
             return self._ask(pixels[part], scaling or self.scaling)[:2]
 
-        n_images = len(pixels)
-        one_at_a_time = self._is_opaque  # Somebody's own code need not bear two threads.
-        parts = [ask(slice(0, n_images))] if one_at_a_time else side_by_side(ask, n_images)
-        scores, embeddings = _join(parts)
+        scores, embeddings = join(side_by_side(ask, len(pixels), calls_python=self.calls_python))
         return scores, embeddings
 
     def score(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -143,19 +143,13 @@ class Predictor:
                 self._halve(min(size, len(pixels) - start), exc)
                 continue
             start += size
-        return _join(parts)
+        return join(parts)
 
     def _halve(self, tried: int, exc: BaseException) -> None:
         with self._lock:
             if self._most is None or tried <= self._most:  # Or else another thread was first.
                 self._most = halve_batch(tried, self.model, exc, doing="predict")
                 self.on_halved(self._most)
-
-
-def _join(parts: Sequence[tuple[tf.Tensor, ...]]) -> tuple[tf.Tensor, ...]:
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(tf.concat(tensors, axis=0) for tensors in zip(*parts, strict=True))
 
 
 def apply_scaling(pixels: tf.Tensor, scaling: PixelScaling) -> tf.Tensor:

@@ -4,10 +4,10 @@ On CPUs most operations of a network are too small to keep several cores busy, s
 once, each on its share of the cores, are done sooner than the whole. A GPU gets the whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -17,16 +17,22 @@ LEAST = 8
 Found = TypeVar("Found")
 
 
-def side_by_side(call: Callable[[slice], Found], n: int) -> list[Found]:
+def side_by_side(
+    call: Callable[[slice], Found], n: int, *, calls_python: bool = False
+) -> list[Found]:
     """Call with each half of `n` images at once, or with all if they are few or go to a GPU.
 
     What the halves are depends on `n` alone, so that the same images give the same bytes on any
     number of cores.
 
+    Args:
+        calls_python: whether it runs somebody's Python, which need not bear two threads: then it
+            is called with all images.
+
     Returns:
         What each call returned, in order. An error of either is raised once both have ended.
     """
-    if n < LEAST or tf.config.list_logical_devices("GPU"):
+    if calls_python or n < LEAST or tf.config.list_logical_devices("GPU"):
         return [call(slice(0, n))]
     middle = (n + 1) // 2
     second = _pool().submit(call, slice(middle, n))
@@ -35,6 +41,42 @@ def side_by_side(call: Callable[[slice], Found], n: int) -> list[Found]:
     finally:
         wait([second])
     return [first, second.result()]
+
+
+def in_halves(
+    call: Callable[..., tuple[tf.Tensor, ...]], traced: Any
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Return `call` so that it runs both halves of a batch side by side.
+
+    Args:
+        call: takes a batch, and whatever else is the same for all images; returns tensors with a
+            row for each image.
+        traced: the traced function that it runs.
+    """
+    is_whole = runs_python(traced)
+
+    def run(batch: tf.Tensor, *others: Any) -> tuple[tf.Tensor, ...]:
+        def run_part(part: slice) -> tuple[tf.Tensor, ...]:
+            return call(batch[part], *others)
+
+        return join(side_by_side(run_part, len(batch), calls_python=is_whole))
+
+    return run
+
+
+def join(parts: Sequence[tuple[tf.Tensor, ...]]) -> tuple[tf.Tensor, ...]:
+    """Join what parts of a batch gave, tensor by tensor."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(tf.concat(tensors, axis=0) for tensors in zip(*parts, strict=True))
+
+
+def runs_python(traced: Any) -> bool:
+    """Tell whether a traced function calls somebody's Python when it is run."""
+    inner = traced.graph.as_graph_def().library.function
+    called = {node.op for function in inner for node in function.node_def}
+    called |= {operation.type for operation in traced.graph.get_operations()}
+    return bool(called & {"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 @cache
