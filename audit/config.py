@@ -150,7 +150,13 @@ class AuditConfig(BaseModel):
             " folder of Pascal VOC XML files."
         ),
     ] = None
-    batch_size: Annotated[int, Field(ge=1, description="Images a batch in predictions.")] = 32
+    batch_size: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Images a batch in predictions; by default 32, on a GPU what is fastest.",
+        ),
+    ] = None
     explain_batch_size: Annotated[
         int,
         Field(ge=1, description="Images a batch in explanations; fewer if `--memory` says so."),

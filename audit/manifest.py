@@ -112,6 +112,7 @@ def _new_manifest(
         "head": None,
         "method": None,
         "fusion": None,
+        "batch_size": None,
         "explain_batch_size": None,
         "fingerprints": fingerprints,
         "versions": installed_versions(),

@@ -5,8 +5,9 @@
 The least: `model.predict` over `keras.utils.image_dataset_from_directory`, then one batched
 forward and backward pass for each explained image. Both are whole processes, from the start of
 Python to the end, run in turn so that a change in the machine's speed hits both. Printed: each
-pair's seconds and ratio, the ratio without start-up (importing TensorFlow, loading the model),
-where an audit's time goes by stage, and images a second with 1 and 2 threads. With `--views 8`
+pair's seconds and ratio; the ratio without start-up (importing TensorFlow, loading the model); that
+of predictions, metrics and maps alone, without what tells why the model errs; where an audit's time
+goes by stage; and images a second with 1 and 2 threads. With `--views 8`
 each photograph comes with seven seeded crops of it, so that what is paid once (starting, tracing)
 weighs as little as in a night. Needs Linux.
 """
@@ -30,6 +31,8 @@ import cv2
 import numpy as np
 
 EXPLAIN_BATCH = 16
+WHY = ("causes", "patterns", "labels", "slices", "probes", "findings", "report")
+"""Stages of which the least has nothing."""
 LEAST_CROP = 0.8
 """The smallest crop has this part of a photograph's sides."""
 
@@ -111,6 +114,11 @@ class Pair:
         start_up = self.parts["start_up"]
         return (self.audit - start_up) / (self.least - start_up)
 
+    @property
+    def maps_ratio(self) -> float:
+        """Of predictions, metrics and maps alone, start-up included."""
+        return (self.audit - sum(self.stages[name] for name in WHY)) / self.least
+
 
 def compare(model: Path, images: Path, repeats: int) -> None:
     n_cores = len(os.sched_getaffinity(0))
@@ -120,15 +128,18 @@ def compare(model: Path, images: Path, repeats: int) -> None:
     first = pairs[0]
     print(
         f"median ratio {statistics.median(pair.ratio for pair in pairs):.2f},"
-        f" without start-up {statistics.median(pair.work_ratio for pair in pairs):.2f}"
+        f" without start-up {statistics.median(pair.work_ratio for pair in pairs):.2f},"
+        f" predictions and maps alone {statistics.median(pair.maps_ratio for pair in pairs):.2f}"
     )
     print(
         f"{first.summary['n_images']} images, {first.summary['n_errors']} errors,"
         f" {first.n_explained} images explained over {first.summary['n_layers']} layers; median"
-        " seconds by stage:"
+        " seconds by stage, and share of the audit:"
     )
     for name in first.stages:
-        print(f"  {name:<20}{statistics.median(pair.stages[name] for pair in pairs):7.2f}")
+        seconds = statistics.median(pair.stages[name] for pair in pairs)
+        share = statistics.median(pair.stages[name] / pair.audit for pair in pairs)
+        print(f"  {name:<20}{seconds:7.2f}{share:7.1%}")
     for n in (1, 2):
         if n <= n_cores:
             printed = timed([sys.executable, __file__, model, images, "--speed"], n)[1]

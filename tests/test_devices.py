@@ -126,6 +126,57 @@ def test_with_a_gpu_weights_stay_variables(monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_array_equal(frozen.predict(images)[0], expected)
 
 
+class Clock:
+    """Time as it passes on a device that takes `overhead` a batch and 1 an image.
+
+    The first batch of each size takes long: it warms up.
+    """
+
+    def __init__(self, overhead: float, capacity: int) -> None:
+        self.now, self.overhead, self.capacity, self.sizes = 0.0, overhead, capacity, []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def run(self, pixels: Any, *how: Any) -> tuple[Any, ...]:
+        import tensorflow as tf
+
+        self.sizes.append(len(pixels))
+        if len(pixels) > self.capacity:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+        self.now += self.overhead + len(pixels) + (1000 if len(self.sizes) % 4 == 1 else 0)
+        return (tf.zeros((len(pixels), 2)),)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "overhead", "capacity", "expected", "sizes"),
+    [
+        (False, 100, 999, 32, []),
+        (True, 0, 999, 32, [32] * 4 + [64] * 4),  # as fast an image as before
+        (True, 1000, 999, 256, [32] * 4 + [64] * 4 + [128] * 4 + [256] * 4),
+        (True, 8, 999, 128, [32] * 4 + [64] * 4 + [128] * 4 + [256] * 4),  # last by 3 % only
+        (True, 1000, 100, 64, [32] * 4 + [64] * 4 + [128]),
+    ],
+)
+def test_a_gpu_gets_the_batch_size_that_it_predicts_fastest(
+    has_gpu, overhead, capacity, expected, sizes, monkeypatch
+):
+    import tensorflow as tf
+
+    from audit.predict import inference
+    from audit.predict.model import wrap_model
+
+    predictor = inference.Predictor(wrap_model(drawn_set.corner_model()), "none")
+    clock = Clock(overhead, capacity)
+    monkeypatch.setattr(predictor, "_run", clock.run)
+    monkeypatch.setattr(inference.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind=None: ["/GPU:0"] if has_gpu else []
+    )
+    assert predictor.fastest_batch_size() == expected
+    assert clock.sizes == sizes
+
+
 ON_THE_SECOND_DEVICE = """
 import sys, threading
 from audit.predict.devices import prepare_tensorflow

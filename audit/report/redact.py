@@ -39,8 +39,8 @@ LONGEST_SPAN = 40
 
 _KEPT_ENTRIES = (
     *("format_version", "status", "program", "started", "finished", "class_names"),
-    *("positive_class", "input", "method", "fusion", "explain_batch_size", "versions"),
-    *("scaling_check", "stages"),
+    *("positive_class", "input", "method", "fusion", "batch_size", "explain_batch_size"),
+    *("versions", "scaling_check", "stages"),
 )
 _KEPT_OF_DATA = ("kind", "n_images", "n_skipped", "n_unreadable")
 _PLAIN_WORDS = """

@@ -36,6 +36,11 @@ def config_of(manifest: dict[str, Any]) -> AuditConfig:
     return AuditConfig(**{name: v for name, v in manifest["config"].items() if name in known})
 
 
+def batch_size_of(manifest: dict[str, Any]) -> int:
+    """Return how many images went through the model at once when a run predicted."""
+    return int(manifest["config"]["batch_size"] or manifest["batch_size"])
+
+
 def rule_of(manifest: dict[str, Any]) -> DecisionRule:
     """Return how a run turned scores into classes."""
     positive = manifest["positive_class"]

@@ -5,7 +5,7 @@ like it and a page that shows them. A search that was stopped goes on where it w
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from audit.config import AuditConfig
 from audit.engines.local import cut_shards, run_shards
 from audit.errors import DatasetError
 from audit.explain.maps import fit_into
 from audit.explain.pooling import make_local_features
 from audit.places import Place, place
-from audit.predict.dataset import FileSource
+from audit.predict.dataset import Batch, FileSource
 from audit.predict.fetched import open_files
 from audit.predict.inference import Predictor
 from audit.predict.listing import Listing, list_unlabelled
@@ -29,7 +28,7 @@ from audit.report.contact_sheet import Hit, Picture, Sheet, render_contact_sheet
 from audit.report.images import decode_picture, encode_jpeg
 from audit.run_folder import RunFolder
 from audit.schemas import records
-from audit.search.audited import config_of, find_pixel_range, open_model, rule_of
+from audit.search.audited import batch_size_of, config_of, find_pixel_range, open_model, rule_of
 from audit.search.likeness import (
     CALIBRATION_IMAGES,
     Calibration,
@@ -175,14 +174,17 @@ def _make_worker(
     on_images: Callable[[int], None],
 ) -> ScoringWorker:
     """See how much the model's features vary over the pool, and return what scores it."""
-    config = config_of(manifest)
+    config, batch_size = config_of(manifest), batch_size_of(manifest)
     predictor = Predictor(model, config.scaling)
     pixel_range = find_pixel_range(folder, manifest, predictor)
     local_features = None
     calibration = None
     if query.focus is not None:
         local_features = make_local_features(model, config.scaling, config.layers)
-        calibration = _calibration(search, source, local_features, pixel_range, config)
+        n_listed = len(source.listing.images)
+        shuffled = np.random.default_rng(config.seed).permutation(n_listed).tolist()
+        batches = source.batches(shuffled, min(batch_size, CALIBRATION_IMAGES))
+        calibration = _calibration(search, batches, local_features, pixel_range)
     return ScoringWorker(
         search,
         source,
@@ -191,23 +193,19 @@ def _make_worker(
         rule_of(manifest),
         Comparison(query, calibration),
         local_features,
-        config.batch_size,
+        batch_size,
         on_images,
     )
 
 
 def _calibration(
     search: RunFolder,
-    source: FileSource,
+    batches: Iterable[Batch],
     local_features: LocalFeatures,
     pixel_range: tuple[float, float],
-    config: AuditConfig,
 ) -> Calibration:
     """Measure, once, how much each channel varies over images drawn from the pool."""
     if not search.table_path(_CALIBRATION).is_file():
-        n_listed = len(source.listing.images)
-        shuffled = np.random.default_rng(config.seed).permutation(n_listed).tolist()
-        batches = source.batches(shuffled, min(config.batch_size, CALIBRATION_IMAGES))
         seen = (local_features(in_range(pixels, pixel_range)) for _, pixels in batches)
         measured = calibrate(seen, CALIBRATION_IMAGES)
         search.write_table(_CALIBRATION, pd.DataFrame(vars(measured)))

@@ -49,6 +49,16 @@ class Context:
         predictor.on_halved = self._on_halved
         return predictor
 
+    @property
+    def batch_size(self) -> int:
+        """How many images go through the model at once; found once where no option says it."""
+        if self.config.batch_size is not None:
+            return self.config.batch_size
+        if self.manifest["batch_size"] is None:
+            self.manifest["batch_size"] = self.predictor.fastest_batch_size()
+            self.save_manifest()
+        return int(self.manifest["batch_size"])
+
     def _on_halved(self, batch_size: int) -> None:
         self.warn(
             "memory",

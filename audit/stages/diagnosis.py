@@ -97,7 +97,7 @@ def probe(audit: Context) -> None:
         inputs.rule,
         audit.folder.read_predictions(),
         seed=config.seed,
-        batch_size=config.batch_size,
+        batch_size=audit.batch_size,
     )
     audit.folder.write_table("probes", probes)
 

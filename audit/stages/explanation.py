@@ -107,7 +107,7 @@ def make_asker(audit: Context) -> "Asker":
     """Return what asks the model about painted images, with the predictor that predicted."""
     from audit.explain.causal import Asker
 
-    return Asker(audit.predictor, audit.inputs.rule, audit.config.batch_size)
+    return Asker(audit.predictor, audit.inputs.rule, audit.batch_size)
 
 
 def choose_explained(audit: Context, predictions: pd.DataFrame) -> pd.DataFrame:

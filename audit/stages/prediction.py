@@ -1,5 +1,6 @@
 """From a listing to predictions and metrics: the stages list, predict and metrics."""
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from audit.stages.remote import run_shards
 if TYPE_CHECKING:
     from audit.predict.inference import PredictWorker
     from audit.predict.model import AuditedModel
+
+logger = logging.getLogger("audit")
 
 SCALING_SAMPLE = 256
 """Images on which the other scalings are tried, if the first few do not rule them out."""
@@ -42,6 +45,7 @@ def predict(audit: Context) -> None:
     _check_scaling(audit)
     images = inputs.listing.images
     specs = cut_shards("predictions", images["image_id"], audit.config.shard_size)
+    logger.info("predicting %d images at once", audit.batch_size)  # The same for all workers.
     with audit.bar("predict", len(images)) as bar:
         receipts = run_shards(audit, specs, predict_shard, make_predict_worker, bar.update)
     _record_unreadable(audit, receipts)
@@ -53,7 +57,7 @@ def make_predict_worker(audit: Context, on_images: Callable[[int], Any]) -> "Pre
 
     inputs = audit.inputs
     source, rule = inputs.source, inputs.rule
-    batch_size = audit.config.batch_size
+    batch_size = audit.batch_size
     return PredictWorker(audit.folder, source, audit.predictor, rule, batch_size, on_images)
 
 
