@@ -22,7 +22,7 @@ demo: $(READY)
 	$(BIN)/gradcam-audit demo --out demo-run
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)
 	$(BIN)/python tests/soak.py
