@@ -10,7 +10,7 @@ UV := $(shell command -v uv 2>/dev/null)
 help:
 	@echo "make demo     train a small model with a planted flaw and audit it (a minute)"
 	@echo "make test     run all tests"
-	@echo "make soak     kill, stop and starve audits for an hour, and print what came of it"
+	@echo "make soak     kill, stop and starve audits for ten minutes, and print what came of it"
 	@echo "make check    formatting, lint, types, import order"
 	@echo "make format   format the code"
 	@echo "make bench    time an audit against bare prediction: MODEL=m.keras IMAGES=val/"
