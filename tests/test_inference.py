@@ -1,4 +1,4 @@
-"""Decisions on paper, shards that do not depend on batch size, and the check of the scaling."""
+"""Decisions on paper, shards that do not depend on batch size, and memory that runs out."""
 
 import threading
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from hand_set import SIZE, hand_set_model, write_images
 from keras import layers
 from PIL import Image
 
@@ -19,7 +20,6 @@ from audit.predict.inference import (
     DecisionRule,
     Predictor,
     PredictWorker,
-    check_scaling,
     predict_shard,
     predictions_table,
 )
@@ -27,9 +27,6 @@ from audit.predict.listing import list_images
 from audit.predict.model import wrap_model
 from audit.predict.properties import MEASURES, measure_images
 from audit.run_folder import RunFolder
-
-SIZE = 8
-
 
 # Decisions
 
@@ -103,29 +100,6 @@ def test_an_empty_predictions_table_has_its_columns():
 
 
 # Shards
-
-
-def hand_set_model(weight: float = 4.0, bias: float = -2.0, last: str = "sigmoid") -> keras.Model:
-    """p = sigmoid(weight · mean of the pixels + bias): made for pixels of 0 to 1."""
-    inputs = keras.Input((SIZE, SIZE, 3))
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1, name="conv")(inputs))
-    model = keras.Model(inputs, layers.Dense(1, last, name="head")(x), name="by_hand")
-    model.get_layer("conv").kernel.assign(tf.ones((1, 1, 3, 2)) / 3)
-    model.get_layer("head").kernel.assign([[weight / 2], [weight / 2]])
-    model.get_layer("head").bias.assign([bias])
-    return model
-
-
-def write_images(root: Path, n: int = 20) -> Path:
-    """Dark images and bright ones, each of one grey, in two folders."""
-    rng = np.random.default_rng(0)
-    for number in range(n):
-        folder = ("dark", "light")[number % 2]
-        level = rng.integers(10, 110) if folder == "dark" else rng.integers(145, 250)
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        pixels = np.full((9, 12, 3), level, np.uint8)
-        Image.fromarray(pixels).save(root / folder / f"{number:03}.png")
-    return root
 
 
 def make_worker(out: Path, source: Any, model: keras.Model, **options: Any) -> PredictWorker:
@@ -359,91 +333,6 @@ def test_a_damaged_shard_is_done_again(tmp_path, source, damage):
     assert predict_all(again) == receipts
     assert sum(counted) == 6
     assert folder_bytes(tmp_path / "run") == before
-
-
-# The check of the scaling
-
-
-def scaling_source(tmp_path: Path, n: int = 80) -> FileSource:
-    return FileSource(list_images(write_images(tmp_path / "val", n)), (SIZE, SIZE), 3)
-
-
-def check(model: keras.Model, source: Any, scaling: str, n_images: int = 64) -> Any:
-    predictor = Predictor(wrap_model(model), scaling)
-    return check_scaling(predictor, source, DecisionRule(1), n_images=n_images, seed=0)
-
-
-@pytest.mark.parametrize("used", ["none", "-1-1"])
-def test_the_right_scaling_is_suggested(tmp_path, used):
-    # Made for pixels of 0 to 1: unscaled every image is "light", from -1 to 1 most are "dark".
-    result = check(hand_set_model(40, -20), scaling_source(tmp_path), used)
-    assert result.suggested == "0-1"
-    assert result.accuracies["0-1"] == 1
-    assert result.n_images == 64
-
-
-def test_nothing_is_suggested_if_the_scaling_is_right(tmp_path):
-    result = check(hand_set_model(40, -20), scaling_source(tmp_path), "0-1")
-    assert result.suggested is None
-    assert result.accuracies["0-1"] == 1
-    assert result.accuracies["none"] < 0.7
-    assert result.n_images == 64  # ImageNet's scalings are as good, so all were tried
-    assert list(result.accuracies) == ["none", "0-1", "-1-1", "imagenet-caffe", "imagenet-torch"]
-
-
-def test_nothing_is_suggested_if_the_scaling_does_not_matter(tmp_path):
-    inputs = keras.Input((SIZE, SIZE, 3))
-    x = layers.Conv2D(2, 1, name="conv")(layers.Normalization(mean=0.0, variance=1.0)(inputs))
-    x = layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, layers.Dense(1, "sigmoid", kernel_initializer="zeros")(x))
-    result = check(model, scaling_source(tmp_path), "none")
-    assert result.suggested is None
-    assert len(set(result.accuracies.values())) == 1
-
-
-def test_few_images_prove_nothing(tmp_path):
-    result = check(hand_set_model(40, -20), scaling_source(tmp_path, 12), "none")
-    assert result.n_images == 12
-    assert result.suggested is None
-
-
-def test_the_check_is_the_same_every_time(tmp_path):
-    source = scaling_source(tmp_path)
-    model = hand_set_model(40, -20)
-    assert check(model, source, "none") == check(model, source, "none")
-
-
-def test_a_model_for_pixels_around_zero(tmp_path):
-    result = check(hand_set_model(20, 0), scaling_source(tmp_path), "none")
-    assert result.suggested == "-1-1"
-
-
-def test_grey_models_are_checked_with_three_scalings(tmp_path):
-    inputs = keras.Input((SIZE, SIZE, 1))
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 1)(inputs))
-    source = FileSource(list_images(write_images(tmp_path / "val", 20)), (SIZE, SIZE), 1)
-    result = check(keras.Model(inputs, layers.Dense(1, "sigmoid")(x)), source, "none", 16)
-    assert list(result.accuracies) == ["none", "0-1", "-1-1"]
-
-
-def test_images_that_cannot_be_read_do_not_count(tmp_path):
-    source = scaling_source(tmp_path)
-    for path in sorted(source.listing.root.glob("*/*.png"))[:40]:
-        path.write_bytes(b"")
-    assert check(hand_set_model(40, -20), source, "-1-1", 80).n_images == 40
-    for path in source.listing.root.glob("*/*.png"):
-        path.write_bytes(b"")
-    nothing = check(hand_set_model(40, -20), source, "none", 80)
-    assert nothing.n_images == 0 and nothing.suggested is None
-
-
-def test_a_scaling_that_gives_one_class_to_all_is_not_suggested(tmp_path):
-    source = scaling_source(tmp_path)
-    dark = source.listing.images["y_true"] == 0
-    source.listing.images.loc[dark.index, "y_true"] = 1  # all are called "light" when unscaled
-    result = check(hand_set_model(40, -20), source, "0-1")
-    assert result.accuracies["none"] > 0.9 > 0.6 > result.accuracies["0-1"]
-    assert result.suggested is None
 
 
 # Memory

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from audit.predict.dataset import FileSource
-from audit.predict.inference import DecisionRule, Predictor, check_scaling
+from audit.predict.inference import DecisionRule, Predictor
 from audit.predict.listing import Listing, list_images
 from audit.predict.model import AuditedModel, load_model
+from audit.predict.scaling_check import check_scaling
 from audit.stages.prediction import SCALING_SAMPLE
 
 RULE = DecisionRule(positive=1)

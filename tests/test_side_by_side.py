@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from audit.predict.side_by_side import LEAST, in_halves, runs_python, side_by_side
+from audit.predict.side_by_side import (
+    LEAST,
+    arrays_in_halves,
+    in_halves,
+    runs_python,
+    side_by_side,
+)
 
 
 def indices(part: slice) -> list[int]:
@@ -85,6 +91,20 @@ def test_what_calls_python_gets_the_whole_batch(function, sizes):
     np.testing.assert_array_equal(found, 2 * batch)
     assert sorted(seen) == sizes
     assert runs_python(traced) == (len(sizes) == 1)
+
+
+@pytest.mark.parametrize("n", [5, 21])
+def test_nested_outputs_come_as_flat_arrays_of_all_rows(n):
+    first, second = tf.range(n), 10 * tf.range(n)
+
+    def traced(a, b):
+        return a + b, [(a, -b)]
+
+    found = arrays_in_halves(traced, first, second, calls_python=False)
+    rows = np.arange(n)
+    for array, expected in zip(found, (11 * rows, rows, -10 * rows), strict=True):
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_a_gpu_gets_the_whole_batch(monkeypatch):

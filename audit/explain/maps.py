@@ -7,7 +7,6 @@ peak, and one fused map over all layers. Maps leave the device reduced: no activ
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from audit.explain.pooling import (
 )
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
-from audit.predict.side_by_side import runs_python, side_by_side
+from audit.predict.side_by_side import arrays_in_halves, runs_python
 from audit.run_folder import FUSED_LAYER
 
 STORED_SIDE = 28
@@ -158,22 +157,17 @@ class Explainer:
         if not self.model.has_one_output and (classes[:, :1] == classes).all():
             classes = classes[:, :1]  # One backward pass is enough.
         pixels = tf.convert_to_tensor(pixels, tf.float32)
-        self._function(classes.shape[1])  # Traced once, before two threads want it.
-        run = partial(self._run, pixels, classes)
-        halves = side_by_side(run, len(classes), calls_python=self._calls_python)
-        scores, *pairs, embeddings, elsewhere, agreement = (
-            np.concatenate(parts) for parts in zip(*halves, strict=True)
+        scores, *pairs, embeddings, elsewhere, agreement = arrays_in_halves(
+            self._function(classes.shape[1]),
+            pixels,
+            tf.constant(classes, tf.int32),
+            calls_python=self._calls_python,
         )
         maps = tuple(
             LayerMaps(layers, np.transpose(cams, (0, 3, 4, 2, 1)), np.transpose(peaks, (0, 2, 1)))
             for layers, cams, peaks in zip(self._groups, pairs[::2], pairs[1::2], strict=True)
         )
         return BatchMaps(scores, maps, FocusFeatures(embeddings, elsewhere, agreement))
-
-    def _run(self, pixels: tf.Tensor, classes: np.ndarray, part: slice) -> list[np.ndarray]:
-        function = self._function(classes.shape[1])
-        found = function(pixels[part], tf.constant(classes[part], tf.int32))
-        return [tensor.numpy() for tensor in tf.nest.flatten(found)]
 
     def _function(self, n_classes: int) -> Any:
         """Return the model traced for so many explained classes, and any number of images."""

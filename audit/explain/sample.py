@@ -4,7 +4,6 @@ In: pixels and classes of the sample, batch by batch. Out: `SampleStatistics`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from audit.predict.dataset import ImageSource
 from audit.predict.memory import halve_batch
 from audit.predict.model import AuditedModel
 from audit.predict.scaling import pixel_scaling
-from audit.predict.side_by_side import runs_python, side_by_side
+from audit.predict.side_by_side import arrays_in_halves, runs_python
 
 Traced = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 
@@ -69,19 +68,14 @@ class Sampler:
         """
         blocks = []
         for pixels, classes, is_error in batches:
-            run = partial(self._run, pixels, classes)
-            halves = side_by_side(run, len(classes), calls_python=self._calls_python)
-            values = [np.concatenate(parts) for parts in zip(*halves, strict=True)]
+            asked = tf.constant(classes, tf.int32)
+            values = arrays_in_halves(self._call, pixels, asked, calls_python=self._calls_python)
             blocks.append([classes, is_error, *values])
         classes, is_error, logits, *values = (np.concatenate(b) for b in zip(*blocks, strict=True))
         n_layers = len(values) // 2
         return SampleStatistics(
             classes, is_error, logits, tuple(values[:n_layers]), tuple(values[n_layers:])
         )
-
-    def _run(self, pixels: tf.Tensor, classes: np.ndarray, part: slice) -> list[np.ndarray]:
-        found = self._call(pixels[part], tf.constant(classes[part], tf.int32))
-        return [tensor.numpy() for tensor in tf.nest.flatten(found)]
 
     def _trace(self, pixels: tf.Tensor, classes: tf.Tensor) -> Traced:
         found = differentiate(self.model, self._scaling, self._choice, pixels, classes)

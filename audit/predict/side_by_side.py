@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 LEAST = 8
@@ -22,8 +23,7 @@ def side_by_side(
 ) -> list[Found]:
     """Call with each half of `n` images at once, or with all if they are few or go to a GPU.
 
-    What the halves are depends on `n` alone, so that the same images give the same bytes on any
-    number of cores.
+    What the halves are depends on `n` alone, not on the number of cores.
 
     Args:
         calls_python: whether it runs somebody's Python, which need not bear two threads: then it
@@ -62,6 +62,27 @@ def in_halves(
         return join(side_by_side(run_part, len(batch), calls_python=is_whole))
 
     return run
+
+
+def arrays_in_halves(
+    traced: Callable[..., Any], *batches: tf.Tensor, calls_python: bool
+) -> list[np.ndarray]:
+    """Run a traced function on halves of its inputs side by side, and bring its outputs to NumPy.
+
+    Args:
+        traced: takes and returns tensors, nested or not, with a row for each image.
+        calls_python: as `side_by_side`.
+
+    Returns:
+        The outputs, flat.
+    """
+
+    def run(part: slice) -> list[np.ndarray]:
+        found = traced(*(batch[part] for batch in batches))
+        return [tensor.numpy() for tensor in tf.nest.flatten(found)]
+
+    halves = side_by_side(run, len(batches[0]), calls_python=calls_python)
+    return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
 def join(parts: Sequence[tuple[tf.Tensor, ...]]) -> tuple[tf.Tensor, ...]:

@@ -102,7 +102,7 @@ def _describe_model(audit: Context, model: "AuditedModel") -> None:
 def _check_scaling(audit: Context) -> None:
     if audit.manifest["scaling_check"] is not None:
         return
-    from audit.predict.inference import check_scaling
+    from audit.predict.scaling_check import check_scaling
 
     inputs, used = audit.inputs, audit.config.scaling
     check = check_scaling(
