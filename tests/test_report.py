@@ -18,6 +18,7 @@ from audit.report.formats import legible
 from audit.report.pages import make_environment
 from audit.report.render import render_report, render_summary
 from audit.report.run_data import read_run
+from audit.report.views import run as run_view
 
 RUNS = {
     "hostile": {},
@@ -210,6 +211,13 @@ def test_files_left_out_are_listed_with_their_reason(hostile):
     cells = [e.text for e in pages["run.html"].elements if e.tag in ("td", "th")]
     for row in LEFT_OUT:
         assert all(text in cells for text in row)
+
+
+@pytest.mark.parametrize(("given", "found", "shown"), [(None, 64, 64), (8, None, 8)])
+def test_the_batch_size_that_was_found_stands_in_for_the_option(given, found, shown):
+    manifest = {"config": {"batch_size": given, "seed": 3}, "batch_size": found}
+    assert run_view._options(manifest) == {"batch_size": shown, "seed": 3}
+    assert manifest["config"]["batch_size"] == given
 
 
 def data_values(page):

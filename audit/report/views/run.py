@@ -196,7 +196,7 @@ def run_page(data: RunData, *, layer_detail: int, with_times: bool = False) -> R
         model=_model_facts(manifest),
         data=_data_facts(manifest),
         options=tuple(
-            Fact(option_name(name), value, code=True) for name, value in manifest["config"].items()
+            Fact(option_name(name), value, code=True) for name, value in _options(manifest).items()
         ),
         versions=tuple(Fact(name, value) for name, value in manifest["versions"].items()),
         n_scaling_images=int(manifest["scaling_check"]["n_images"]),
@@ -226,6 +226,14 @@ def _painted_out(found: Mapping[str, Any] | None) -> PaintedOut | None:
         repaired=estimate(found["repaired"]),
         elsewhere=estimate(found["elsewhere"]),
     )
+
+
+def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run, with the batch size that was found where none was given."""
+    options = dict(manifest["config"])
+    if options.get("batch_size") is None:
+        options["batch_size"] = manifest.get("batch_size")
+    return options
 
 
 def _model_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
